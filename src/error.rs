@@ -19,7 +19,7 @@ pub use crate::names::error::NameError;
 pub use crate::npy::error::NpyError;
 #[cfg(feature = "serde")]
 pub use crate::object::error::ObjectError;
-pub use crate::partition::error::{PartitionError, RoundError};
+pub use crate::partition::error::{BlockError, PartitionError, RoundError};
 pub use crate::pool::error::PoolError;
 pub use crate::primitives::error::PrimitiveError;
 pub use crate::queue::error::{PushError, QueueError};
@@ -50,6 +50,9 @@ pub enum Error {
     /// Arrays could not be divided into tiles.
     #[error(transparent)]
     Partition(#[from] PartitionError),
+    /// A tile has no block in an array, or no such halo.
+    #[error(transparent)]
+    Block(#[from] BlockError),
     /// A round could not be opened, entered or finished.
     #[error(transparent)]
     Round(#[from] RoundError),

@@ -38,6 +38,8 @@
 //! - **partition, tile, round**: arrays divided into tiles that many participants write at once. In
 //!   each round, each tile is written by one participant: [`Partition`], and [`Pool`] to run it on
 //!   workers.
+//! - **block, halo**: the ranges of a tile in the whole array, and the elements around it:
+//!   [`TileContext::block`] and [`TileContext::around`].
 //! - **queue**: small jobs from any participants to any others, each delivered once and in order:
 //!   [`Queue`]. A queue of [`OwnedArray`](queue::OwnedArray) owns the arrays in it, and hands them
 //!   from owner to owner.

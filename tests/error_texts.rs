@@ -7,9 +7,10 @@ use std::time::Duration;
 use ndarray::{Axis, Ix1, Ix2};
 use ndshm::element::{OpaqueType, Order};
 use ndshm::error::{
-    AllocError, BundleError, Corrupt, HalfWritten, JoinError, LeaseError, NameError, NoMemory,
-    PartitionError, PoolError, QueueError, RoundError, SegmentError,
+    AllocError, BlockError, BundleError, Corrupt, HalfWritten, JoinError, LeaseError, NameError,
+    NoMemory, PartitionError, PoolError, QueueError, RoundError, SegmentError,
 };
+use ndshm::partition::Edge;
 use ndshm::primitives::SystematicPlan;
 use ndshm::segment::{PeerAddress, SegmentId};
 use ndshm::{AnyHandle, BundleHandle, Element, Error, Handle, HandleTable, QueueHandle, Segment};
@@ -116,6 +117,11 @@ fn made() -> Vec<Error> {
         PartitionError::Rows { handle: X, name: Some(weights()), rows: 1, tiles: 8 };
         RoundError::NotOpened { after: 3, waited: Duration::from_secs(5) };
         PartitionError::Freed { handle: X };
+        BlockError::NoSuchAxis { axis: 1, axes: 1 };
+        BlockError::NotCut { axis: 1, axes: 2 };
+        BlockError::Cyclic { axis: 0 };
+        BlockError::Shape { found: vec![6, 5], expected: vec![6, 4] };
+        BlockError::Halo { axis: 1, axis_len: 4, width: 4, edge: Edge::Reflected };
         RoundError::Torn { round: 3, rows: vec![0..512, 1024..1536], tiles: vec![0, 2] };
     }
 }

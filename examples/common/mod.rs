@@ -22,6 +22,8 @@ pub enum Backend {
     Spawn,
     /// Threads of this process.
     Threads,
+    /// No workers: this thread, as the reference for the others.
+    Serial,
 }
 
 /// Number and kind of the workers.
@@ -46,6 +48,7 @@ impl Crew {
             Backend::Fork => Pool::fork(table, workers),
             Backend::Spawn => Pool::spawn(table, workers),
             Backend::Threads => Pool::threads(table, workers),
+            Backend::Serial => Pool::serial(table),
         }
     }
 
@@ -55,6 +58,7 @@ impl Crew {
             Backend::Fork => ("forked worker", "forked workers"),
             Backend::Spawn => ("spawned worker", "spawned workers"),
             Backend::Threads => ("worker thread", "worker threads"),
+            Backend::Serial => return "no workers".into(),
         };
         match pool.workers() {
             1 => format!("1 {one}"),

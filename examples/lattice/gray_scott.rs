@@ -12,8 +12,6 @@
 //! four neighbours, patches of 20 by 20 cells of (1/2, 1/4) in a sea of (1, 0), with noise of 1 %.
 //! Pearson starts with one patch; many patches fill the torus sooner.
 
-use std::ops::Range;
-
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
 use ndshm::bytemuck::{Pod, Zeroable};
 
@@ -48,80 +46,52 @@ fn react(rates: Rates, u: Cross, v: Cross) -> (f32, f32) {
     (u0 + du, v0 + dv)
 }
 
-/// Contents of the whole torus. A tile reads all of it, because its halo may lie anywhere.
+/// Contents of the whole torus.
 #[derive(Clone, Copy)]
 pub struct Torus<'a> {
     pub u: ArrayView2<'a, f32>,
     pub v: ArrayView2<'a, f32>,
 }
 
-impl<'a> Torus<'a> {
-    /// Returns the rows of U and of V at `row`, above and below it.
-    fn rows_around(&self, row: usize) -> [[&'a [f32]; 3]; 2] {
-        let height = self.u.nrows();
-        [self.u, self.v].map(|field| {
-            [row, (row + height - 1) % height, (row + 1) % height].map(|row| {
-                let row = field.index_axis_move(Axis(0), row);
-                row.to_slice()
-                    .expect("rows of a whole array are contiguous")
-            })
-        })
-    }
-}
-
-/// Takes one step of the cells in `rows` and `columns`, which `next_u` and `next_v` cover.
+/// Takes one step of the cells of a tile, which `next_u` and `next_v` cover. `u` and `v` hold the
+/// cells before the step, with one more on each side.
 pub fn advance(
     rates: Rates,
-    before: Torus<'_>,
-    (rows, columns): (Range<usize>, Range<usize>),
+    u: ArrayView2<'_, f32>,
+    v: ArrayView2<'_, f32>,
     mut next_u: ArrayViewMut2<'_, f32>,
     mut next_v: ArrayViewMut2<'_, f32>,
 ) {
-    let width = before.u.ncols();
-    // Cells at the seam have neighbours on the other side of the torus. The inner cells need no
-    // such check, so many are computed at once.
-    let start = columns.start.max(1);
-    let inner = start..columns.end.min(width - 1).max(start);
-    let seam = [0, width - 1].into_iter().filter(|at| columns.contains(at));
     let outputs = next_u.rows_mut().into_iter().zip(next_v.rows_mut());
-    for (row, (mut next_u, mut next_v)) in rows.zip(outputs) {
+    for (row, (mut next_u, mut next_v)) in outputs.enumerate() {
+        let (u, v) = (crosses(u, row), crosses(v, row));
+        // Slices of one length: many cells are computed at once.
         let next_u = next_u
             .as_slice_mut()
             .expect("a row of a tile is contiguous");
         let next_v = next_v
             .as_slice_mut()
             .expect("a row of a tile is contiguous");
-        let [u, v] = before.rows_around(row);
-        let cells = inner.start - columns.start..inner.end - columns.start;
-        let (inner_u, inner_v) = (&mut next_u[cells.clone()], &mut next_v[cells]);
-        let (u_in, v_in) = (crosses(u, &inner), crosses(v, &inner));
-        for (at, (next_u, next_v)) in inner_u.iter_mut().zip(inner_v).enumerate() {
-            (*next_u, *next_v) = react(rates, u_in.map(|u| u[at]), v_in.map(|v| v[at]));
-        }
-        for at in seam.clone() {
-            let place = at - columns.start;
-            (next_u[place], next_v[place]) = react(rates, cross(u, at), cross(v, at));
+        for (at, (next_u, next_v)) in next_u.iter_mut().zip(next_v).enumerate() {
+            (*next_u, *next_v) = react(rates, u.map(|u| u[at]), v.map(|v| v[at]));
         }
     }
 }
 
-/// Returns the inputs of a row's cells at `inner`, as five slices.
-fn crosses<'a>([own, above, below]: [&'a [f32]; 3], inner: &Range<usize>) -> [&'a [f32]; 5] {
-    let Range { start, end } = *inner;
+/// Returns the inputs of a row's cells as five slices. `cells` has one more cell on each side.
+fn crosses(cells: ArrayView2<'_, f32>, row: usize) -> [&[f32]; 5] {
+    let [above, own, below] = [row, row + 1, row + 2].map(|row| {
+        let row = cells.index_axis_move(Axis(0), row);
+        row.to_slice().expect("a row of a tile is contiguous")
+    });
+    let last = own.len() - 1;
     [
-        &own[start..end],
-        &above[start..end],
-        &below[start..end],
-        &own[start - 1..end - 1],
-        &own[start + 1..end + 1],
+        &own[1..last],
+        &above[1..last],
+        &below[1..last],
+        &own[..last - 1],
+        &own[2..],
     ]
-}
-
-/// Returns the inputs of a row's cell at `at`, also at the seam of the torus.
-fn cross([own, above, below]: [&[f32]; 3], at: usize) -> Cross {
-    let width = own.len();
-    let (left, right) = ((at + width - 1) % width, (at + 1) % width);
-    [own[at], above[at], below[at], own[left], own[right]]
 }
 
 /// Takes one step of the whole torus in the simplest way, as a reference for [`advance`].
@@ -164,6 +134,8 @@ pub fn surplus(rates: Rates, before: Torus<'_>, after: Torus<'_>) -> f64 {
 mod tests {
     use super::*;
     use ndarray::s;
+    use ndshm::partition::Edge;
+    use ndshm::{Grid, HandleTable, Segment};
 
     const RATES: Rates = Rates {
         feed: 0.034,
@@ -203,19 +175,19 @@ mod tests {
         let [u, v] = some_state(shape);
         let [plain_u, plain_v] = advance_plainly(RATES, &u, &v);
         for (height, width) in [(9, 12), (1, 12), (4, 5), (3, 1), (9, 11)] {
+            let table = HandleTable::join(&Segment::in_process().unwrap()).unwrap();
+            let field = table.zeros::<f32, _>(shape).unwrap();
+            let grid = Grid::blocks([(Axis(0), height), (Axis(1), width)]);
+            let tiles = table.partition_by(field.read(), &grid).unwrap();
             let (mut next_u, mut next_v) = (Array2::zeros(shape), Array2::zeros(shape));
-            for top in (0..shape.0).step_by(height) {
-                for left in (0..shape.1).step_by(width) {
-                    let rows = top..shape.0.min(top + height);
-                    let columns = left..shape.1.min(left + width);
-                    let part = s![rows.clone(), columns.clone()];
-                    let before = Torus {
-                        u: u.view(),
-                        v: v.view(),
-                    };
-                    let (next_u, next_v) = (next_u.slice_mut(part), next_v.slice_mut(part));
-                    advance(RATES, before, (rows, columns), next_u, next_v);
-                }
+            for tile in 0..tiles.tiles() {
+                let block = tiles.block::<2>(tile).unwrap();
+                let around = |field| block.around(field, [1, 1], Edge::Periodic).unwrap();
+                let (u, v) = (around(&u).to_array(), around(&v).to_array());
+                let [rows, columns] = block.ranges().clone();
+                let part = s![rows, columns];
+                let (next_u, next_v) = (next_u.slice_mut(part), next_v.slice_mut(part));
+                advance(RATES, u.view(), v.view(), next_u, next_v);
             }
             assert_eq!(
                 (&next_u, &next_v),

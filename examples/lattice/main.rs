@@ -6,8 +6,9 @@
 //!
 //! **The role of ndshm.** There are two states, each a pair of arrays in shared memory. A partition
 //! reads one state as a whole, so a tile sees its neighbours wherever they are, and writes the
-//! other tile by tile. A second partition leads back. No halo is sent. A step takes a fraction of a
-//! millisecond, so the workers run the loop over steps themselves, with a barrier between steps
+//! other tile by tile. A second partition leads back. No halo is sent: `TileContext::around` finds
+//! a tile's cells and their neighbours, as a view, or as a copy at the seam. A step takes a
+//! fraction of a millisecond, so the workers run the loop over steps themselves, with a barrier between steps
 //! (`Pool::run`), and the parent updates a progress bar after every hundred.
 //!
 //! ```sh

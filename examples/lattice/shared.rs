@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-use ndarray::{ArrayViewMut2, Axis, Ix2};
+use ndarray::{ArrayView2, ArrayViewMut2, Axis, CowArray, Ix2};
 use ndshm::bytemuck::{Pod, Zeroable};
+use ndshm::partition::Edge;
 use ndshm::pool::TileRng;
 use ndshm::{
     Grid, HandleTable, Owned, Partition, PartitionHandle, Pool, ReadGuard, TileContext, WholeArray,
@@ -150,18 +151,17 @@ fn take_steps(worker: &WorkerContext<'_>, march: &March) -> ndshm::Result<()> {
     ];
     for step in march.first..march.first + march.steps {
         worker.for_each(&ways[step as usize % 2], |(u, v, next_u, next_v), tile| {
-            let block = block_of(tile);
-            gray_scott::advance(march.rates, Torus { u, v }, block, next_u, next_v);
+            let (u, v) = (with_halo(tile, &u), with_halo(tile, &v));
+            gray_scott::advance(march.rates, u.view(), v.view(), next_u, next_v);
         })?;
     }
     Ok(())
 }
 
-/// Returns the rows and columns of a tile.
-fn block_of(tile: &TileContext<'_>) -> (Range<usize>, Range<usize>) {
-    let mut sides = tile.sides().map(|side| side.range);
-    let mut next = || sides.next().expect("the grid cuts two axes");
-    (next(), next())
+/// Returns the cells of a tile and those around it: a view, or a copy at the seam of the torus.
+fn with_halo<'a>(tile: &TileContext<'_>, field: &'a ArrayView2<'_, f32>) -> CowArray<'a, f32, Ix2> {
+    let halo = tile.around(field, [1, 1], Edge::Periodic);
+    halo.expect("the torus is wider than a cell").to_cow()
 }
 
 /// Cells along each axis of a patch, and of the squares, which have one patch each.

@@ -6,6 +6,8 @@ mod baselines;
 mod data;
 mod filter;
 mod kalman;
+#[path = "../common/machine.rs"]
+mod machine;
 mod model;
 mod options;
 mod plot;
@@ -23,6 +25,7 @@ use ndshm::{HandleTable, Pool, Segment};
 use baselines::{Copies, OneProcess, Threads};
 use data::Series;
 use filter::{Engine, Outcome, Task};
+use machine::Machine;
 use options::Options;
 use report::{Report, Times};
 use shared::Shared;
@@ -65,6 +68,7 @@ fn run(options: &Options) -> Result<()> {
     };
     let workers = options.workers();
 
+    let machine = Machine::now();
     // Run the forked workers first: rayon starts threads, and a process with threads cannot fork.
     let (outcome, fork_time, monte_carlo_error) = fork(&task, workers)?;
     let mut times = Times {
@@ -83,6 +87,9 @@ fn run(options: &Options) -> Result<()> {
         times.copies = Some(compare("sent copies", &mut copies, &task, &outcome)?);
     }
 
+    // The workers have ended, so their time counts as this program's.
+    let disturbance = machine.disturbance();
+
     let exact = kalman::filter(&task.model, task.observations);
     let svg = plot::svg(&series, &outcome, &exact);
     plot_file.write_all(svg.as_bytes()).map_err(plot_error)?;
@@ -95,6 +102,7 @@ fn run(options: &Options) -> Result<()> {
         exact,
         monte_carlo_error,
         times,
+        disturbance,
         plot,
     };
     let text = match options.json {

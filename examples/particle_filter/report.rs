@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::data::Series;
 use crate::filter::Outcome;
 use crate::kalman::Exact;
+use crate::machine::Disturbance;
 
 /// Median time of a step of each variant that ran, in nanoseconds.
 #[derive(Debug, Default)]
@@ -28,6 +29,8 @@ pub struct Report<'a> {
     pub exact: Exact,
     pub monte_carlo_error: f64,
     pub times: Times,
+    /// The use of the machine by others, if it has made the times longer.
+    pub disturbance: Option<Disturbance>,
     pub plot: PathBuf,
 }
 
@@ -62,6 +65,11 @@ impl Report<'_> {
                 "rayon": per_particle(self.times.rayon),
                 "copies": per_particle(self.times.copies),
             },
+            "machine": self.disturbance.map(|by| json!({
+                "other_programs": by.others,
+                "stolen": by.stolen,
+                "load_at_start": by.load,
+            })),
             "digest": format!("{:016x}", self.outcome.digest),
             "plot": self.plot.display().to_string(),
         })
@@ -117,6 +125,9 @@ impl Report<'_> {
         )?;
         writeln!(text)?;
         self.write_times(text)?;
+        if let Some(disturbance) = &self.disturbance {
+            writeln!(text, "note: {disturbance}")?;
+        }
         writeln!(text)?;
         let compared = match self.times.one_process {
             Some(_) => "   (all variants end with the same bits)",
@@ -186,6 +197,7 @@ mod tests {
                 fork: 2000.0,
                 ..Times::default()
             },
+            disturbance: None,
             plot: "plot.svg".into(),
             series: &series,
         };
@@ -196,5 +208,17 @@ mod tests {
         assert_eq!(json["filtered_mean"].as_array().unwrap().len(), 100);
         let text = report.text();
         assert!(text.contains("-640.3805") && !text.contains("rayon"));
+        assert!(json["machine"].is_null() && !text.contains("note"));
+
+        let shared = Report {
+            disturbance: Some(Disturbance {
+                others: 0.5,
+                stolen: 0.0,
+                load: None,
+            }),
+            ..report
+        };
+        assert_eq!(shared.json()["machine"]["other_programs"], 0.5);
+        assert!(shared.text().contains("note: the machine was shared"));
     }
 }

@@ -55,7 +55,8 @@ class ReadOnly(NdshmError, ValueError):
     """The table, or what was found through it, was opened to be looked at only."""
 
 
-class Full(NdshmError, MemoryError):
+# MemoryError first, so that Full.__new__ is the one that makes a Full: tblib calls it by that name.
+class Full(MemoryError, NdshmError):
     """There is no memory for the array, or no room in the table."""
 
 

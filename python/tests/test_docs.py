@@ -21,6 +21,8 @@ MODULES = [f"ndshm.{module.name}" for module in pkgutil.iter_modules(ndshm.__pat
 
 @pytest.mark.parametrize("name", ["ndshm", *MODULES])
 def test_docstrings(name: str) -> None:
+    if name == "ndshm.gymnasium":
+        pytest.importorskip("gymnasium")
     module = importlib.import_module(name)
     for test in doctest.DocTestFinder(exclude_empty=True).find(module):
         run_examples(test.docstring or "", test.name, test.globs)

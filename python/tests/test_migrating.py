@@ -18,10 +18,14 @@ PAGE = Path(__file__).parent.parent / "MIGRATING.md"
 SECTION = re.compile(r"^## (.*)$", re.MULTILINE)
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
 
-NEEDED = {"From joblib": "joblib", "From dask.distributed, on one machine": "distributed"}
+NEEDED = {
+    "From joblib": "joblib",
+    "From dask.distributed, on one machine": "distributed",
+    "From gymnasium's AsyncVectorEnv, or EnvPool": "gymnasium",
+}
 """Sections whose programs need another package."""
 
-AT_LEAST = 9
+AT_LEAST = 10
 """Programs that the page has, so that a test of none does not pass."""
 
 
@@ -73,5 +77,6 @@ def test_programs(title: str, tmp_path: Path) -> None:
 
 def test_the_names_of_the_tables_exist() -> None:
     """What the tables call `ndshm.something` is there."""
-    for name in set(re.findall(r"\bndshm\.(\w+)", PAGE.read_text())) - {"compat", "py"}:
+    modules = {"compat", "gymnasium", "py"}
+    for name in set(re.findall(r"\bndshm\.(\w+)", PAGE.read_text())) - modules:
         assert hasattr(ndshm, name), name

@@ -275,10 +275,17 @@ def add_all(x: Any, values: Any) -> None:
     x += values.sum()
 
 
+class Broken:
+    def __reduce__(self) -> Any:
+        return int, ("no number",)
+
+
 class Unfit(Exception):
+    """Cannot be loaded: also where a package (tblib, for dask) pickles exceptions in its own way."""
+
     def __init__(self, one: int, two: int) -> None:
         super().__init__("unfit")
-        self.one, self.two = one, two
+        self.one, self.two = one, Broken()
 
 
 def fail(x: Any, kind: str) -> None:

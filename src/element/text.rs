@@ -52,9 +52,9 @@ impl RecordLayout {
         self.align
     }
 
-    /// Parses the text of a layout. Total: returns `None` for any text that [`Schema::text`] does
-    /// not produce, so a layout has one text, and a text one layout.
-    pub(crate) fn parse(text: &str) -> Option<RecordLayout> {
+    /// Parses the text by which segments and objects store a layout. Total: returns `None` for any
+    /// other text, so a layout has one text, and a text one layout.
+    pub fn parse(text: &str) -> Option<RecordLayout> {
         let (rest, align) = text.rsplit_once(";align=")?;
         let (fields, size) = rest.rsplit_once(";size=")?;
         let mut end = 0;

@@ -1,7 +1,7 @@
 //! Looks at a whole segment: its arrays, participants, memory and damage.
 //!
 //! [`Observer`] maps a segment read-only and takes no part in it; monitors and tools use it. The
-//! other types are reports: of arrays ([`ArrayInfo`], [`NameInfo`]), of participants ([`SeatInfo`],
+//! other types are reports: of arrays ([`ArrayInfo`], [`NameInfo`], [`BundleInfo`]), of participants ([`SeatInfo`],
 //! [`ReapReport`]), of memory ([`ClassInfo`], [`HugePageReport`], [`MemoryLimits`]), of rounds
 //! ([`RoundProgress`]) and of damage ([`Verification`]).
 
@@ -21,5 +21,5 @@ pub use crate::table::info::ArrayInfo;
 pub use census::Census;
 pub use classes::ClassInfo;
 #[cfg(not(loom))]
-pub use observer::{Observer, SeatInfo};
+pub use observer::{BundleInfo, Observer, SeatInfo};
 pub use verify::{Damage, Verification};

@@ -1,7 +1,11 @@
 //! Observation of a segment without taking part in it.
 
+mod bundles;
 mod copy;
+#[cfg(feature = "serde")]
+mod objects;
 
+pub use bundles::BundleInfo;
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 

@@ -49,6 +49,13 @@ impl<C: Fn(u64, &mut [u8]) -> bool> LookAtNames<'_, C> {
             .ok_or_else(|| not_found(name))
     }
 
+    /// Returns the parts in the bucket of a bundle, sorted, and `true` if the bundle is frozen.
+    pub(crate) fn parts(&self, bucket: BucketIndex) -> Result<(bool, Vec<NameInfo>), NameError> {
+        let mut parts: Vec<NameInfo> = self.good(bucket)?.iter().map(NameInfo::of).collect();
+        parts.sort();
+        Ok((self.load(bucket)?.is_frozen(), parts))
+    }
+
     /// Returns the names of a bucket that stand for something.
     fn good(&self, bucket: BucketIndex) -> Result<Vec<(Name, Value)>, NameError> {
         for _ in 0..LOOKS {

@@ -44,7 +44,8 @@ use crate::handle::{AnyHandle, Handle};
 use crate::handle_table::HandleTable;
 use crate::table::error::{AllocError, LeaseError};
 use crate::table::guard::ReadGuard;
-use format::{BLOCK, Block, MAGIC, VERSION};
+pub(crate) use format::Block;
+use format::{BLOCK, MAGIC, VERSION};
 pub use handle::ObjectHandle;
 use read::Reader;
 pub use tensor::Tensor;
@@ -184,7 +185,7 @@ impl HandleTable {
             Err(error) => return Err(error.into()),
         };
         let guard = ObjectGuard { blocks };
-        guard.parts()?;
+        parts_of(guard.blocks()?, handle)?;
         Ok(guard)
     }
 }
@@ -249,11 +250,7 @@ impl ObjectGuard<'_> {
         if !self.blocks.is_ours() {
             return Err(ObjectError::Forked);
         }
-        let (stream, buffers) = self.parts()?;
-        let mut reader = Reader::new(stream, buffers);
-        let value = V::deserialize(&mut reader).map_err(|error| reader.placed(error))?;
-        reader.finish()?;
-        Ok(value)
+        value_of(self.blocks()?, self.blocks.handle())
     }
 
     /// Returns the object's handle.
@@ -266,35 +263,53 @@ impl ObjectGuard<'_> {
         self.blocks.len() * BLOCK
     }
 
-    /// Returns value stream and buffers.
-    fn parts(&self) -> Result<(&[u8], &[u8]), ObjectError> {
-        let corrupt = |what| ObjectError::Corrupt { at: 0, what };
+    fn blocks(&self) -> Result<&[Block], ObjectError> {
         // This slice lives as long as the guard; a slice of a view from it would not.
         let blocks = self.blocks.as_slice();
-        let blocks = blocks.ok_or_else(|| corrupt("the blocks are not next to each other"))?;
-        let Some((head, rest)) = blocks.split_first() else {
-            return Err(corrupt("there is no header"));
-        };
-        let head = &head.ndshm_object;
-        let version = head[8..12].first_chunk().map(|&v| u32::from_le_bytes(v));
-        let stream = head[16..24].first_chunk().map(|&v| u64::from_le_bytes(v));
-        let (Some(version), Some(stream), true) = (version, stream, head[..8] == MAGIC) else {
-            return Err(corrupt("the header is not that of an object"));
-        };
-        if version != VERSION {
-            return Err(ObjectError::Version {
-                handle: self.blocks.handle(),
-                found: version,
-                expected: VERSION,
-            });
-        }
-        let bytes: &[u8] = bytemuck::cast_slice(rest);
-        // On every supported target `usize` has 64 bits.
-        let stream = stream as usize;
-        format::next_block(stream)
-            .and_then(|start| Some((bytes.get(..stream)?, bytes.get(start..)?)))
-            .ok_or_else(|| corrupt("the value stream is longer than the object"))
+        blocks.ok_or(ObjectError::Corrupt {
+            at: 0,
+            what: "the blocks are not next to each other",
+        })
     }
+}
+
+/// Reads the value of an object from its blocks.
+pub(crate) fn value_of<'de, V: Deserialize<'de>>(
+    blocks: &'de [Block],
+    handle: AnyHandle,
+) -> Result<V, ObjectError> {
+    let (stream, buffers) = parts_of(blocks, handle)?;
+    let mut reader = Reader::new(stream, buffers);
+    let value = V::deserialize(&mut reader).map_err(|error| reader.placed(error))?;
+    reader.finish()?;
+    Ok(value)
+}
+
+/// Returns value stream and buffers of an object.
+fn parts_of(blocks: &[Block], handle: AnyHandle) -> Result<(&[u8], &[u8]), ObjectError> {
+    let corrupt = |what| ObjectError::Corrupt { at: 0, what };
+    let Some((head, rest)) = blocks.split_first() else {
+        return Err(corrupt("there is no header"));
+    };
+    let head = &head.ndshm_object;
+    let version = head[8..12].first_chunk().map(|&v| u32::from_le_bytes(v));
+    let stream = head[16..24].first_chunk().map(|&v| u64::from_le_bytes(v));
+    let (Some(version), Some(stream), true) = (version, stream, head[..8] == MAGIC) else {
+        return Err(corrupt("the header is not that of an object"));
+    };
+    if version != VERSION {
+        return Err(ObjectError::Version {
+            handle,
+            found: version,
+            expected: VERSION,
+        });
+    }
+    let bytes: &[u8] = bytemuck::cast_slice(rest);
+    // On every supported target `usize` has 64 bits.
+    let stream = stream as usize;
+    format::next_block(stream)
+        .and_then(|start| Some((bytes.get(..stream)?, bytes.get(start..)?)))
+        .ok_or_else(|| corrupt("the value stream is longer than the object"))
 }
 
 impl fmt::Debug for ObjectGuard<'_> {

@@ -5,6 +5,7 @@ use core::time::Duration;
 
 use thiserror::Error as ThisError;
 
+use super::edge::Edge;
 use crate::handle::AnyHandle;
 use crate::message::Called;
 use crate::names::NameError;
@@ -152,6 +153,66 @@ pub enum PartitionError {
     Alloc(#[from] AllocError),
 }
 
+/// Error of finding a tile's place in an array, or the elements around it.
+#[derive(ThisError)]
+#[non_exhaustive]
+pub enum BlockError {
+    /// The tiles are cut along an axis that the block does not have.
+    #[error(
+        "the tiles are cut along axis {axis}, and a block of {axes} axes does not have it: at least \
+         {} axes are needed", .axis + 1
+    )]
+    NoSuchAxis {
+        /// The axis.
+        axis: usize,
+        /// Number of axes of the block.
+        axes: usize,
+    },
+    /// The tiles cover all of an axis, whose length the partition does not know.
+    #[error(
+        "a block of {axes} axes has no range along axis {axis}, along which the tiles are not cut: \
+         use around(&array, ..), which knows the array's length"
+    )]
+    NotCut {
+        /// The axis.
+        axis: usize,
+        /// Number of axes of the block.
+        axes: usize,
+    },
+    /// The tiles are cyclic along an axis, so their indices there are no range.
+    #[error(
+        "the tiles are cyclic along axis {axis}, so they are no blocks: use sides(), or cut the \
+         axis by Grid::blocks, bounds or weights"
+    )]
+    Cyclic {
+        /// The axis.
+        axis: usize,
+    },
+    /// An array does not have the shape that is needed.
+    #[error("the array has the shape {found:?}, and the shape {expected:?} is needed")]
+    Shape {
+        /// The shape of the array.
+        found: Vec<usize>,
+        /// The shape that is needed.
+        expected: Vec<usize>,
+    },
+    /// The halo is longer than the array along an axis.
+    #[error(
+        "a halo of {width} along axis {axis} is too wide for an array of length {axis_len} with \
+         Edge::{edge:?}: at most {} is possible", .edge.limit(*.axis_len)
+    )]
+    Halo {
+        /// The axis.
+        axis: usize,
+        /// The length of the array along it.
+        axis_len: usize,
+        /// The requested width.
+        width: usize,
+        /// The rule beyond the edges.
+        edge: Edge,
+    },
+}
+
 /// Error of opening, entering or finishing a round.
 #[derive(ThisError)]
 #[non_exhaustive]
@@ -272,4 +333,4 @@ impl From<NameError> for PartitionError {
     }
 }
 
-crate::message::debug_is_display!(PartitionError, RoundError);
+crate::message::debug_is_display!(BlockError, PartitionError, RoundError);

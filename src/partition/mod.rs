@@ -6,16 +6,22 @@
 //! [`Round`] and claims tiles. [`Read`], [`Write`], [`WholeArray`] and [`PerTile`] say how the tiles
 //! use each array.
 //!
+//! A [`Block`] is the place of a tile in the whole array. [`Block::around`] finds the elements
+//! around it (a [`Halo`]) in an array that the tiles read whole.
+//!
 //! One claim word per tile proves that no two participants write the same rows. It is also the
 //! scheduler, the barrier, and the record of half-done tiles after a death. `README.md` in the
 //! table's directory has the protocol.
 
 mod access;
+mod block;
 mod claims;
 pub(crate) mod control;
+mod edge;
 pub(crate) mod error;
 pub(crate) mod extents;
 mod grid;
+mod halo;
 mod owned;
 mod plan;
 mod round;
@@ -28,7 +34,7 @@ mod wait;
 use core::fmt;
 use core::marker::PhantomData;
 use core::ops::Range;
-pub(crate) use error::{PartitionError, RoundError};
+pub(crate) use error::{BlockError, PartitionError, RoundError};
 
 use ndarray::Axis;
 
@@ -41,8 +47,11 @@ use crate::table::lease::SharedLease;
 pub(crate) use access::TileOf;
 pub(crate) use access::sealed;
 pub use access::{AccessMode, Group, PerTile, Read, WholeArray, Write};
+pub use block::Block;
 use control::{Control, MAX_MEMBERS, Member};
+pub use edge::Edge;
 pub use grid::Grid;
+pub use halo::Halo;
 pub use owned::{OwnedMember, OwnedPartition, OwnedRound, TileState, TileToken};
 pub(crate) use plan::Plan;
 pub use plan::TileSide;

@@ -4,6 +4,7 @@ use core::ops::Range;
 
 use ndarray::Slice;
 
+use super::edge::Edge;
 use crate::sync::{Atom, Ordering};
 
 /// Axes along which a partition can cut.
@@ -163,6 +164,33 @@ impl Plan {
             [cut] => visit(cut.side(tile)),
             _ => self.sides(tile).for_each(visit),
         }
+    }
+
+    /// Returns the tile at `offset` tiles from `tile` along each axis. Without an entry in `offset`
+    /// an axis has the offset 0.
+    pub(crate) fn neighbour(&self, tile: usize, offset: &[isize], edges: &[Edge]) -> Option<usize> {
+        let mut below = self.tiles().filter(|&tiles| tile < tiles)?;
+        let moved = |axis: usize, piece: usize, pieces: usize| {
+            let to = piece as i128 + offset.get(axis).map_or(0, |&offset| offset as i128);
+            let to = match edges.get(axis) {
+                Some(Edge::Periodic) => to.rem_euclid(pieces as i128),
+                _ => to,
+            };
+            usize::try_from(to).ok().filter(|&to| to < pieces)
+        };
+        let (mut rest, mut found) = (tile, 0);
+        // There is a tile, so no cut is without pieces.
+        for cut in &self.cuts {
+            below /= cut.pieces();
+            found += below * moved(cut.axis, rest / below, cut.pieces())?;
+            rest %= below;
+        }
+        // An axis that is not cut is one piece.
+        let is_cut = |axis| self.cuts.iter().any(|cut| cut.axis == axis);
+        for axis in (0..offset.len()).filter(|&axis| !is_cut(axis)) {
+            moved(axis, 0, 1)?;
+        }
+        Some(found)
     }
 
     // ---- in the partition's words -----------------------------------------------------------

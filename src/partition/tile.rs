@@ -5,6 +5,8 @@ use core::ops::Range;
 
 use super::Group;
 use super::access::TileOf;
+use super::block::Block;
+use super::error::BlockError;
 use super::plan::TileSide;
 use super::round_member::RoundMember;
 use crate::memory::TileAccesses;
@@ -75,6 +77,40 @@ impl<'p, 't, G: Group> Tile<'p, 't, G> {
     /// Returns the tile's side along each cut axis.
     pub fn sides(&self) -> impl Iterator<Item = TileSide> {
         self.tile_of().sides()
+    }
+
+    /// Returns the place of the tile in arrays of `D` axes, all of which are cut.
+    ///
+    /// ```
+    /// use ndarray::Axis;
+    /// use ndshm::partition::Edge;
+    /// use ndshm::{HandleTable, Segment};
+    /// use std::time::Duration;
+    ///
+    /// let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let old = table.from_shape_fn(9, |i| i as f64)?;
+    /// let new = table.zeros::<f64, _>(9)?;
+    /// let tiles = table.partition((old.whole(), new.write()), Axis(0), 4)?;
+    /// let round = tiles.begin()?;
+    /// if let Some(mut part) = tiles.enter()? {
+    ///     while let Some(mut tile) = part.claim()? {
+    ///         let place = tile.block::<1>()?;
+    ///         let (old, mut new) = tile.views();
+    ///         let old = place.around(&old, [1], Edge::Reflected)?;
+    ///         for (i, new) in (0..).zip(&mut new) {
+    ///             *new = old[[i - 1]] + old[[i + 1]];
+    ///         }
+    ///     }
+    /// }
+    /// round.finish(Duration::from_secs(1))?;
+    /// assert_eq!(table.read(new)?.to_vec(), [2.0, 2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 14.0, 14.0]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Same as [`Partition::block`](super::Partition::block).
+    pub fn block<const D: usize>(&self) -> Result<Block<D>, BlockError> {
+        self.tile_of().block()
     }
 
     #[inline]

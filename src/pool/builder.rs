@@ -15,7 +15,8 @@ use crate::pool::error::PoolError;
 /// The settings of a pool before its start; see [`Pool::builder`].
 ///
 /// The last call of the chain starts the workers: [`fork`](PoolBuilder::fork),
-/// [`spawn`](PoolBuilder::spawn), [`threads`](PoolBuilder::threads). The table at [`Pool`] compares
+/// [`spawn`](PoolBuilder::spawn), [`threads`](PoolBuilder::threads), or none:
+/// [`serial`](PoolBuilder::serial). The table at [`Pool`] compares
 /// them.
 ///
 /// ```
@@ -92,11 +93,15 @@ impl PoolBuilder {
     ) -> Result<Pool<'_>, PoolError> {
         table.core.enter()?;
         let seats = table.segment().max_seats();
-        let workers = self.workers.unwrap_or_else(|| {
-            let processors = std::thread::available_parallelism().map_or(1, usize::from);
-            processors.min((seats as usize).saturating_sub(1))
-        });
-        if workers == 0 || workers >= seats as usize {
+        let workers = match backend.is_serial() {
+            true => 1,
+            false => self.workers.unwrap_or_else(|| {
+                let processors = std::thread::available_parallelism().map_or(1, usize::from);
+                processors.min((seats as usize).saturating_sub(1))
+            }),
+        };
+        // The caller of a serial pool has its seat already.
+        if !backend.is_serial() && (workers == 0 || workers >= seats as usize) {
             return Err(PoolError::Workers { workers, seats });
         }
         backend.check_segment(table.segment())?;

@@ -4,6 +4,8 @@ use core::cell::Cell;
 use core::ops::Range;
 use core::time::Duration;
 
+use ndarray::{ArrayRef, Dim, Dimension};
+
 use super::barrier::Broken;
 use super::mailbox::Mailbox;
 #[cfg(feature = "rand")]
@@ -11,7 +13,7 @@ use super::rng::TileRng;
 use super::spin::Spin;
 use crate::error::Error;
 use crate::handle_table::HandleTable;
-use crate::partition::{Group, Partition, TileOf, TileSide};
+use crate::partition::{Block, BlockError, Edge, Group, Halo, Partition, TileOf, TileSide};
 use crate::pool::error::PoolError;
 use crate::sync::time::Instant;
 
@@ -60,10 +62,90 @@ impl TileContext<'_> {
     }
 
     /// Returns the tile's extent along each divided axis; for blocks of two axes, the block's rows
-    /// and columns. With it a kernel finds its tile's surroundings in an array of which it sees the
-    /// [`WholeArray`](crate::WholeArray).
+    /// and columns. [`block`](TileContext::block) returns the ranges alone, and
+    /// [`around`](TileContext::around) the elements around the tile.
     pub fn sides(&self) -> impl Iterator<Item = TileSide> {
         self.tile.sides()
+    }
+
+    /// Returns the place of the tile in arrays of `D` axes, all of which are cut.
+    ///
+    /// ```
+    /// use ndarray::Axis;
+    /// use ndshm::{Grid, HandleTable, Pool, Segment};
+    ///
+    /// let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<u64, _>((100, 60))?;
+    /// let grid = Grid::blocks([(Axis(0), 32), (Axis(1), 32)]);
+    /// let tiles = table.partition_by(x.write(), &grid)?;
+    /// let mut pool = Pool::threads(&table, 2)?;
+    /// pool.for_each(&tiles, &(), |mut x, (), tile| {
+    ///     let [top, left] = tile.block().unwrap().start();
+    ///     for ((row, column), x) in x.indexed_iter_mut() {
+    ///         *x = (1000 * (top + row) + left + column) as u64;
+    ///     }
+    /// })?;
+    /// assert_eq!(table.read(x)?[[70, 40]], 70_040);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Same as [`Partition::block`].
+    pub fn block<const D: usize>(&self) -> Result<Block<D>, BlockError> {
+        self.tile.block()
+    }
+
+    /// Returns the tile's elements in `array` and the elements around them, `widths` on both sides
+    /// along each axis. `edges` says what lies beyond the edges of the array.
+    ///
+    /// `array` is one of which the kernel sees the [`WholeArray`](crate::WholeArray). It has the
+    /// lengths of the divided arrays along the axes that are cut. Along the other axes the tile has
+    /// all of it. [`Halo`] has an example.
+    ///
+    /// # Errors
+    /// - [`BlockError::Shape`] if the array has another length along an axis that is cut.
+    /// - [`BlockError::Halo`] if the halo is longer than the array along an axis.
+    /// - [`BlockError::NoSuchAxis`] and [`BlockError::Cyclic`] as in [`Partition::block`].
+    #[doc(alias = "stencil")]
+    pub fn around<'a, T, const D: usize>(
+        &self,
+        array: &'a ArrayRef<T, Dim<[usize; D]>>,
+        widths: [usize; D],
+        edges: impl Into<[Edge; D]>,
+    ) -> Result<Halo<'a, T, D>, BlockError>
+    where
+        Dim<[usize; D]>: Dimension,
+    {
+        self.tile.around(array, widths, edges)
+    }
+
+    /// Returns the index of the tile at `offset` tiles from this one along each axis of the array;
+    /// see [`Partition::neighbour`].
+    ///
+    /// ```
+    /// use ndarray::Axis;
+    /// use ndshm::partition::Edge;
+    /// use ndshm::{HandleTable, Pool, Segment};
+    ///
+    /// let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>(40)?;
+    /// let (old, new) = (table.from_shape_fn(4, |i| i as u64)?, table.zeros::<u64, _>(4)?);
+    /// let tiles = table.partition((x.read(), old.whole(), new.per_tile()), Axis(0), 10)?;
+    /// let mut pool = Pool::threads(&table, 2)?;
+    /// // Each tile of a ring takes what the tile before it has in `old`.
+    /// pool.for_each(&tiles, &(), |(_, old, mut new), (), tile| {
+    ///     let before = tile.neighbour([-1], Edge::Periodic).unwrap();
+    ///     new.fill(old[before]);
+    /// })?;
+    /// assert_eq!(table.read(new)?.to_vec(), [3, 0, 1, 2]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    pub fn neighbour<const D: usize>(
+        &self,
+        offset: [isize; D],
+        edges: impl Into<[Edge; D]>,
+    ) -> Option<usize> {
+        self.tile.neighbour(offset, edges)
     }
 
     /// Returns the number of the kernel's worker, from 0. Results should not depend on it.

@@ -1,7 +1,7 @@
 //! A pool of workers that run kernels over the tiles of a partition.
 //!
-//! [`Pool::fork`], [`Pool::spawn`] and [`Pool::threads`] start one; [`Pool::builder`] sets seed,
-//! deadline and the reaction to deaths. This module also has the types that calls of a pool give to
+//! [`Pool::fork`], [`Pool::spawn`], [`Pool::threads`] and [`Pool::serial`] start one;
+//! [`Pool::builder`] sets seed, deadline and the reaction to deaths. This module also has the types that calls of a pool give to
 //! kernels and return.
 //!
 //! The pool uses only public calls of the table: its mailbox is an array, and a call is a round of
@@ -86,6 +86,7 @@ pub enum OnDeath {
 /// | [`fork`](Pool::fork) | processes, copies of this one | before any thread | simulations |
 /// | [`spawn`](Pool::spawn) | processes, this program started anew | at any time | programs with threads: rayon, async runtimes, Python |
 /// | [`threads`](Pool::threads) | threads | at any time | debugging, models under loom |
+/// | [`serial`](Pool::serial) | none: the caller does the work | at any time | a reference, debugging |
 ///
 /// A *kernel* is a `fn` item, or a closure without captures or with captures of size zero. Each
 /// worker makes its own copy without any bytes (see [`spawn`](Pool::spawn) for the duty that

@@ -2,6 +2,7 @@
 
 use super::call::{ActiveCall, LOOK_EVERY};
 use super::waiting::sleep_after;
+use super::worker::{WorkerLife, serve_job};
 use super::workers::Death;
 use super::{OnDeath, Pool};
 use crate::partition::{Group, Round};
@@ -10,9 +11,30 @@ use crate::partition::{Group, Round};
 const MOST_DEATHS: usize = 8;
 
 impl<'t> Pool<'t> {
-    /// Waits as [`sleep_after`] does, at most until the next check.
+    /// Waits as [`sleep_after`] does, at most until the next check. The parent of a
+    /// [serial](Pool::serial) pool works instead of waiting.
     pub(super) fn sleep_after(&self, seen: u64, is_over: impl Fn() -> bool) {
+        if self.workers.backend.is_serial() && self.work_here() {
+            return;
+        }
         sleep_after(&self.mailbox, &self.spin, seen, LOOK_EVERY, is_over);
+    }
+
+    /// Serves the open job in this thread, as the only worker. Returns `false` if there is none, or
+    /// if it has been served.
+    fn work_here(&self) -> bool {
+        let (worker, job) = (0, self.mailbox.job());
+        let is_new = job.is_open() && !self.mailbox.has_served(worker, job.number());
+        if is_new {
+            let life = WorkerLife {
+                table: self.table,
+                shared: self.shared,
+                worker,
+                parent: None,
+            };
+            serve_job(&life, self.mailbox, Some(&self.image), &self.spin, job);
+        }
+        is_new
     }
 
     /// Waits until all tiles of the round are done or torn, no worker is left, or the deadline has

@@ -5,7 +5,7 @@ use core::time::Duration;
 use super::call_memory;
 use super::image::{self, Image};
 use super::kernel::{Call, Trampoline};
-use super::mailbox::{Arguments, ENDED};
+use super::mailbox::{Arguments, ENDED, Job, Mailbox};
 use super::report::{Cause, Work};
 use super::shared::Shared;
 use super::spin::Spin;
@@ -63,57 +63,69 @@ pub(super) fn serve(life: &WorkerLife<'_>) -> Result<(), Error> {
         if last == ENDED {
             break;
         }
-        let Some((arguments, params)) = mailbox.check_in(worker, job) else {
-            continue;
-        };
-        let address = image::address_of(arguments.task);
-        let outcome = match image.as_ref().is_some_and(|image| image.contains(address)) {
-            true => call_memory::unpack(table, &arguments, &params, |params| {
-                let call = Call {
-                    table,
-                    mailbox,
-                    spin: &spin,
-                    arguments,
-                    params,
-                    worker,
-                    workers: life.shared.workers,
-                };
-                let code = core::ptr::with_exposed_provenance::<()>(address as usize);
-                // SAFETY: the parent wrote the place of a `Trampoline` there, measured from the
-                // anchor of its own image. This worker has the same image: it inherited the image
-                // by fork, or runs the same file (`become_worker` compares them). So the same code
-                // is at this address.
-                let run = unsafe { core::mem::transmute::<*const (), Trampoline>(code) };
-                timed(&arguments, || run(&call))
-            }),
-            false => {
-                mailbox.report(worker).fail(
-                    arguments.call,
-                    Cause::Kernel,
-                    "the kernel's code is not mapped here",
-                );
-                Ok(Work::default())
-            }
-        };
-        match outcome {
-            Ok(work) => mailbox.report(worker).add(work),
-            // The parent has abandoned the job, and its arrays may be gone: not a fault of this
-            // worker.
-            Err(error) if mailbox.is_open(job) => {
-                mailbox
-                    .report(worker)
-                    .fail(arguments.call, Cause::Kernel, &error.to_string());
-            }
-            Err(_) => {}
-        }
-        // Before the parent learns that the job is done, so its next output follows.
-        if let Some(parent) = &life.parent {
-            (parent.after_job)();
-        }
-        mailbox.check_out(worker, Some(job.number()));
+        serve_job(life, mailbox, image.as_ref(), &spin, job);
     }
     drop(lease);
     Ok(())
+}
+
+/// Takes part in a job, unless it has been closed meanwhile.
+pub(super) fn serve_job(
+    life: &WorkerLife<'_>,
+    mailbox: Mailbox<'_>,
+    image: Option<&Image>,
+    spin: &Spin<'_>,
+    job: Job,
+) {
+    let (table, worker) = (life.table, life.worker);
+    let Some((arguments, params)) = mailbox.check_in(worker, job) else {
+        return;
+    };
+    let address = image::address_of(arguments.task);
+    let outcome = match image.is_some_and(|image| image.contains(address)) {
+        true => call_memory::unpack(table, &arguments, &params, |params| {
+            let call = Call {
+                table,
+                mailbox,
+                spin,
+                arguments,
+                params,
+                worker,
+                workers: life.shared.workers,
+            };
+            let code = core::ptr::with_exposed_provenance::<()>(address as usize);
+            // SAFETY: the parent wrote the place of a `Trampoline` there, measured from the anchor
+            // of its own image. This worker has the same image: it is in the parent's process,
+            // inherited the image by fork, or runs the same file (`become_worker` compares them).
+            // So the same code is at this address.
+            let run = unsafe { core::mem::transmute::<*const (), Trampoline>(code) };
+            timed(&arguments, || run(&call))
+        }),
+        false => {
+            mailbox.report(worker).fail(
+                arguments.call,
+                Cause::Kernel,
+                "the kernel's code is not mapped here",
+            );
+            Ok(Work::default())
+        }
+    };
+    match outcome {
+        Ok(work) => mailbox.report(worker).add(work),
+        // The parent has abandoned the job, and its arrays may be gone: not a fault of this
+        // worker.
+        Err(error) if mailbox.is_open(job) => {
+            mailbox
+                .report(worker)
+                .fail(arguments.call, Cause::Kernel, &error.to_string());
+        }
+        Err(_) => {}
+    }
+    // Before the parent learns that the job is done, so its next output follows.
+    if let Some(parent) = &life.parent {
+        (parent.after_job)();
+    }
+    mailbox.check_out(worker, Some(job.number()));
 }
 
 /// Runs a job. Measures its time if the job asks for it.

@@ -27,6 +27,7 @@ fn main() {
         permissions::a_link_is_not_followed,
         permissions::two_users_share_a_segment_if_both_allow_it,
         observer::an_observer_sees_seats_arrays_and_leases,
+        observer::an_observer_sees_bundles,
         observer::an_observer_copies_bytes,
         observer::a_copy_never_mixes_two_arrays,
         observer::an_observer_cannot_write,

@@ -5,8 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 
 use ndarray::{Ix1, ShapeBuilder};
-use ndshm::error::{LeaseError, SegmentError};
-use ndshm::{Handle, HandleTable, Observer};
+use ndshm::error::{BundleError, LeaseError, SegmentError};
+use ndshm::{BundleHandle, Handle, HandleTable, Observer};
 
 use crate::support::{Child, DEADLINE, Name};
 use crate::{become_stranger, file, may_be_others, options, support};
@@ -49,6 +49,46 @@ pub fn an_observer_sees_seats_arrays_and_leases() {
     assert_eq!((found.seats, found.live), (2, 2));
     table.free(x).unwrap();
     assert!(matches!(observer.attach(x), Err(LeaseError::Stale { .. })));
+}
+
+pub fn an_observer_sees_bundles() {
+    let name = Name::new("bundles");
+    let table = HandleTable::join(&options().create(&name.0).unwrap()).unwrap();
+    let observer = Observer::open(&name.0).unwrap();
+    assert_eq!(observer.bundles(), []);
+    let bundle = table.bundle().unwrap();
+    let (x, y) = (
+        table.zeros::<u8, _>(3).unwrap(),
+        table.zeros::<f64, _>(2).unwrap(),
+    );
+    bundle.insert("y", y).unwrap();
+    bundle.insert("x/1", x).unwrap();
+    let seen = observer.bundle(bundle.handle()).unwrap();
+    assert_eq!(seen.handle, bundle.handle());
+    assert_eq!((seen.owner, seen.frozen), (Some(std::process::id()), false));
+    assert_eq!(seen.parts, bundle.parts().unwrap());
+    assert_eq!(observer.bundles(), [seen]);
+    table.free(x).unwrap();
+    bundle.freeze().unwrap();
+    table.detach(bundle.handle()).unwrap();
+    let seen = observer.bundle(bundle.handle()).unwrap();
+    assert_eq!((seen.owner, seen.frozen), (None, true));
+    assert_eq!((seen.parts.len(), &*seen.parts[0].name), (1, "y"));
+
+    let wrong = observer.bundle(BundleHandle::from_bits(y.to_bits()));
+    assert!(
+        matches!(wrong, Err(BundleError::Lease(LeaseError::WrongKind(_)))),
+        "{wrong:?}"
+    );
+    let handle = bundle.handle();
+    drop(bundle);
+    table.free(handle).unwrap();
+    let stale = observer.bundle(handle);
+    assert!(
+        matches!(stale, Err(BundleError::Lease(LeaseError::Stale { .. }))),
+        "{stale:?}"
+    );
+    assert_eq!(observer.bundles(), []);
 }
 
 pub fn an_observer_copies_bytes() {

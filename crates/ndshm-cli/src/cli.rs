@@ -16,8 +16,8 @@ Exit codes:
 Error messages go to standard error, also with --json.
 
 A SEGMENT is a segment's name, or PID:FD for a descriptor of an anonymous segment (see `ndshm \
-ls`). Write a name that has the form PID:FD as its path, /dev/shm/12:3. An ARRAY is a handle or \
-one of the array's names (see `ndshm show`).";
+ls`). Write a name that has the form PID:FD as its path, /dev/shm/12:3. An ARRAY is a handle, \
+one of the array's names, or a path, NAME/PART (see `ndshm show`).";
 
 /// Inspects ndshm's shared memory segments without disturbing the programs that use them.
 #[derive(Parser)]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use crate::output::{Code, Failure, Output, bytes, escaped};
+use crate::path;
 use crate::target::{self, Place};
 
 const HELP: &str = "\
@@ -21,7 +22,7 @@ JSON: {handle, dtype, shape, writer, file, bytes}; `bytes` is the size of the el
 pub struct Args {
     /// The segment: its name, or PID:FD
     segment: String,
-    /// The array: its handle or one of its names
+    /// The array: its handle, one of its names, or the path of a bundle's part
     array: String,
     /// The file
     file: PathBuf,
@@ -33,7 +34,7 @@ pub struct Args {
 /// Exports the array.
 pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
     let observer = Place::parse(&args.segment).observe()?;
-    let info = target::array(&observer, &args.array)?;
+    let info = path::array(&observer, &args.array)?;
     let file = args.file.display().to_string();
     if !args.force && args.file.symlink_metadata().is_ok() {
         return Err(Failure::refused(format_args!(

@@ -22,7 +22,8 @@ and a file that begins with zeros (a segment whose creator died at once, or any 
 is left alone unless it is named.
 
 JSON: a list of {segment, finding: deserted|persistent|dead_seats|damaged|unfinished, dead_seats, \
-resident, action: remove|reap|none, done, problem}. `done` is false in a dry run.
+resident, action: remove|reap|none, done, command, problem}. `done` is false in a dry run; \
+`command` is the command that cleans up what is not done, or null.
 
 Exit code 1 if there is something to do and no --yes, 4 if something could not be done.";
 

@@ -1,24 +1,34 @@
-//! `ndshm get`: prints elements of an array.
+//! `ndshm get`: prints elements of an array, an object, or the parts of a bundle.
 
 use ndarray::ArrayD;
-use ndshm::Observer;
-use ndshm::inspect::ArrayInfo;
+use ndshm::inspect::{ArrayInfo, BundleInfo};
+use ndshm::{AnyHandle, Observer};
 use serde_json::{Value as Json, json};
 
 use crate::copy;
 use crate::index::{self, Pick};
-use crate::output::{Code, Failure, Output, escaped};
+use crate::object::{self, Pickled};
+use crate::output::{Align, Code, Failure, Output, Table, bytes, escaped};
+use crate::path::{self, Found, Kind};
 use crate::target::{self, Place};
 use crate::value::Value;
 
 const HELP: &str = "\
+The path leads from a name or a handle over a bundle's part to an element, and into an object by \
+its keys and positions: model/weights, model/weights/3, config/layers/0/name. Names and keys \
+may contain slashes.
+
 The index is numpy's: 3, 1:4,0, ::2,-1, ...,0. Without an index, the whole array is printed. \
-Large arrays are shortened in the middle unless --all is given.
+Large arrays are shortened in the middle unless --all is given. Objects are printed as JSON, \
+in full with --all or --json. The bytes of a Python object are a pickle, which only Python reads: \
+its sizes are printed. Of a bundle, the parts are listed.
 
 JSON: {handle, dtype, shape, writer, data}; data is a list for each axis that is left. Values \
 that JSON numbers cannot express are strings: \"NaN\", \"inf\", integers beyond 64 bits. A \
 complex number is [re, im], a record an object of its fields, an opaque element its bytes as \
-hexadecimal digits.
+hexadecimal digits. For an object {handle, kind: object, bytes, data}, where tensors are nested \
+lists; for a Python object {handle, kind: python, bytes, pickle, buffers}, all sizes in bytes; for \
+a bundle {handle, kind: bundle, owner, frozen, parts: [{name, handle, kind, dtype, shape, bytes}]}.
 
 Writers are not kept out: if a process writes the array meanwhile, the elements may be of \
 different moments.";
@@ -26,14 +36,15 @@ different moments.";
 /// Maximum number of elements per call.
 const MOST: usize = 1 << 22;
 
-/// Print elements of an array
+/// Print elements of an array, an object, or the parts of a bundle
 #[derive(clap::Args)]
 #[command(after_help = HELP)]
 pub struct Args {
     /// The segment: its name, or PID:FD
     segment: String,
-    /// The array: its handle or one of its names
-    array: String,
+    /// A handle or a name, and the path from there
+    #[arg(value_name = "PATH")]
+    path: String,
     /// Which elements, as a numpy index; all if left out
     #[arg(allow_hyphen_values = true, default_value = "")]
     index: String,
@@ -42,29 +53,129 @@ pub struct Args {
     all: bool,
 }
 
-/// Prints the elements.
+/// Prints what the path leads to.
 pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
     let observer = Place::parse(&args.segment).observe()?;
-    let info = target::array(&observer, &args.array)?;
-    let picks = index::parse(&args.index, &info.shape)?;
-    let values = copy(&observer, &info, &picks)?;
+    match path::find(&observer, &args.path)? {
+        Found::Bundle(bundle) => print_bundle(&observer, &bundle, args, out)?,
+        Found::Array(info, rest) => match Kind::of(&info.dtype) {
+            Kind::Array => print_array(&observer, &info, &rest, args, out)?,
+            Kind::Object => {
+                let node = object::read(&observer, &info)?;
+                let node = object::select(node, &rest, &args.index)?;
+                match out.json() {
+                    true => out.document(&object::document(&info, &node)?)?,
+                    false => out.line(escaped(&object::print(&node, args.all)))?,
+                }
+            }
+            Kind::Pickled => print_pickled(&observer, &info, &rest, args, out)?,
+        },
+    }
+    Ok(Code::Done)
+}
+
+fn print_array(
+    observer: &Observer,
+    info: &ArrayInfo,
+    rest: &[String],
+    args: &Args,
+    out: &Output,
+) -> Result<(), Failure> {
+    let steps = (!rest.is_empty()).then(|| rest.join(","));
+    let index = args.index.trim().trim_matches(['[', ']']);
+    let parts = steps.iter().map(String::as_str).chain([index]);
+    let index: Vec<&str> = parts.filter(|part| !part.is_empty()).collect();
+    let picks = index::parse(&index.join(","), &info.shape)?;
+    let values = copy(observer, info, &picks)?;
     if out.json() {
-        out.document(&json!({
+        return out.document(&json!({
             "handle": info.handle.to_string(),
             "dtype": info.dtype.to_string(),
             "shape": values.shape(),
             "writer": info.writer,
             "data": nested(&values),
-        }))?;
-    } else {
-        target::warn_of_writer(&observer, &info);
-        let text = match args.all {
-            true => format!("{values:#}"),
-            false => format!("{values}"),
-        };
-        out.line(escaped(&text))?;
+        }));
     }
-    Ok(Code::Done)
+    target::warn_of_writer(observer, info);
+    let text = match args.all {
+        true => format!("{values:#}"),
+        false => format!("{values}"),
+    };
+    out.line(escaped(&text))
+}
+
+fn print_pickled(
+    observer: &Observer,
+    info: &ArrayInfo,
+    rest: &[String],
+    args: &Args,
+    out: &Output,
+) -> Result<(), Failure> {
+    if !(rest.is_empty() && args.index.trim().is_empty()) {
+        return Err(Failure::usage(format_args!(
+            "{} leads into a Python object, and only Python can read it",
+            args.path
+        )));
+    }
+    let pickled = Pickled::read(observer, info)?;
+    match out.json() {
+        true => out.document(&pickled.document(info)),
+        false => out.line(pickled),
+    }
+}
+
+fn print_bundle(
+    observer: &Observer,
+    bundle: &BundleInfo,
+    args: &Args,
+    out: &Output,
+) -> Result<(), Failure> {
+    use Align::{Left, Right};
+    if !args.index.trim().is_empty() {
+        return Err(Failure::usage(format_args!(
+            "{} is a bundle, which has no elements: give the path of a part",
+            args.path
+        )));
+    }
+    // A part that is freed meanwhile is left out.
+    let parts: Vec<(&str, ArrayInfo)> = bundle
+        .parts
+        .iter()
+        .filter_map(|part| Some((&*part.name, observer.info(part.handle).ok()?)))
+        .collect();
+    if out.json() {
+        let parts = parts.iter().map(|(name, info)| {
+            json!({
+                "name": name,
+                "handle": info.handle.to_string(),
+                "kind": Kind::of(&info.dtype).name(),
+                "dtype": info.dtype.to_string(),
+                "shape": info.shape,
+                "bytes": info.bytes,
+            })
+        });
+        return out.document(&json!({
+            "handle": AnyHandle::from(bundle.handle).to_string(),
+            "kind": "bundle",
+            "owner": bundle.owner,
+            "frozen": bundle.frozen,
+            "parts": parts.collect::<Json>(),
+        }));
+    }
+    let mut table = Table::new(&[
+        ("PART", Left),
+        ("DTYPE", Left),
+        ("SHAPE", Left),
+        ("BYTES", Right),
+    ]);
+    for (name, info) in parts {
+        let (dtype, shape) = Kind::describe(&info);
+        table.row([escaped(name), dtype, shape, bytes(info.bytes)]);
+    }
+    match bundle.parts.is_empty() {
+        true => out.line("the bundle has no parts"),
+        false => table.print(out),
+    }
 }
 
 /// Copies the selected elements.

@@ -1,4 +1,6 @@
-//! `ndshm ls`: lists all segments.
+//! `ndshm ls`: lists all segments, or the contents of one.
+
+mod contents;
 
 use std::os::unix::fs::MetadataExt;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -20,15 +22,28 @@ size, resident, arrays, seats_alive, seats_dead, persistent, damage, created, ui
 are in bytes, `created` is a Unix time or null; arrays, seats and damage are null if the segment \
 was not inspected. State `version` means that another release of ndshm made the segment, state \
 `unreadable` that the file may not be opened and may be a segment. Exit code 1 if a segment is \
-damaged.";
+damaged.
 
-/// List all segments: named ones, and anonymous ones of processes that may be inspected
+With a SEGMENT, its arrays are listed, the named ones first, and below each bundle its parts, below \
+each object of up to 16 MiB its keys. These are the paths for get.
+
+JSON: a list of {path, handle, kind: array|bundle|object|python|tensor|map|list|value, dtype, \
+shape, bytes, parts}; `parts` is such a list again.";
+
+/// List all segments, named and anonymous; or the arrays, bundles and objects of one
 #[derive(clap::Args)]
 #[command(after_help = HELP)]
-pub struct Args {}
+pub struct Args {
+    /// List the contents of this segment: its name, or PID:FD
+    segment: Option<String>,
+}
 
 /// Lists the segments.
-pub fn run(_: &Args, out: &Output) -> Result<Code, Failure> {
+pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
+    if let Some(segment) = &args.segment {
+        contents::print(&Place::parse(segment).observe()?, out)?;
+        return Ok(Code::Done);
+    }
     let found = survey::all(true);
     match out.json() {
         true => out.document(&found.iter().map(document).collect())?,

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::index::{self, Pick};
 use crate::output::{Code, Failure, Output};
+use crate::path;
 use crate::target::{self, Place};
 
 const HELP: &str = "\
@@ -26,7 +27,7 @@ JSON: {handle, changed}; `changed` is the number of elements.";
 pub struct Args {
     /// The segment: its name, or PID:FD
     segment: String,
-    /// The array: its handle or one of its names
+    /// The array: its handle, one of its names, or the path of a bundle's part
     array: String,
     /// Which elements, as a numpy index
     #[arg(allow_hyphen_values = true)]
@@ -40,7 +41,7 @@ pub struct Args {
 pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
     let place = Place::parse(&args.segment);
     let observer = place.observe()?;
-    let info = target::array(&observer, &args.array)?;
+    let info = path::array(&observer, &args.array)?;
     let picks = index::parse(&args.index, &info.shape)?;
     let write = writer(&observer, &info, &args.value)?;
     check_inhabited(&place, &observer)?;

@@ -9,19 +9,24 @@ use std::os::unix::fs::MetadataExt;
 use ndshm::Observer;
 use ndshm::element::Order;
 use ndshm::error::NameError;
-use ndshm::inspect::{ArrayInfo, ClassInfo, NameInfo, SeatInfo, Verification};
+use ndshm::inspect::{ArrayInfo, BundleInfo, ClassInfo, NameInfo, SeatInfo, Verification};
 
 use crate::output::{Code, Failure, Output};
 use crate::target::Place;
 
 const HELP: &str = "\
-JSON: {segment, uid, user, size, resident, capacity, persistent, pinned, arrays: [{handle, names, dtype, \
-shape, order, bytes, owner, owner_alive, writer, readers, pins, poisoned}], seats: [{seat, pid, alive, \
-command}], classes: [{extent, slots, live, free, kept, asked, taken}], verify: {clean, seats, \
+JSON: {segment, uid, user, size, resident, capacity, persistent, pinned, arrays: [{handle, names, kind: \
+array|object|python, bundle, dtype, shape, order, bytes, owner, owner_alive, writer, readers, pins, \
+poisoned}], bundles: [{handle, names, owner, owner_alive, frozen, parts: [{name, handle}]}], seats: [{seat, pid, alive, \
+command}], classes: [{extent, slots, live, free, kept, kept_bytes, asked, taken}], verify: {clean, seats, \
 spans, slots, free, reserved, live, retired, exhausted, poisoned, writers, readers, pins, in_transit, \
 unhinted, damage: [{offset, what, found}]}, names: [{name, handle, pid}]}. Sizes are in bytes; \
-owner, writer, readers and pins are pids, the `pid` of a name is the process that gave it. Names may \
-also stand for queues and partitions; `names` is null if their table is damaged.
+owner, writer, readers and pins are pids, the `pid` of a name is the process that gave it; `bundle` is \
+the handle of the bundle that an array is a part of, or null. Names may also stand for bundles, \
+queues and partitions; `names` is null if their table is damaged.
+
+KEPT counts free slots whose pages were not given back to the system: the next array of the class \
+uses them again. `kept_bytes` is the most that they can be.
 
 Exit code 1 if the segment is damaged.";
 
@@ -45,6 +50,7 @@ pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
         resident: metadata.blocks().saturating_mul(512),
         seats: observer.seats()?,
         arrays: observer.arrays().collect(),
+        bundles: observer.bundles(),
         classes: observer.classes(),
         names: observer.names(""),
         verification: observer.verify(),
@@ -71,6 +77,7 @@ struct Report {
     resident: u64,
     seats: Vec<SeatInfo>,
     arrays: Vec<ArrayInfo>,
+    bundles: Vec<BundleInfo>,
     classes: Vec<ClassInfo>,
     /// The names, or the damage in their table.
     names: Result<Vec<NameInfo>, NameError>,
@@ -96,12 +103,23 @@ impl Report {
         names
     }
 
+    /// Returns the bundle of each array that is a part of one.
+    fn bundles_by_part(&self) -> HashMap<u64, &BundleInfo> {
+        let bundles = self.bundles.iter();
+        let parts = bundles.flat_map(|bundle| bundle.parts.iter().map(move |part| (part, bundle)));
+        parts
+            .map(|(part, bundle)| (part.handle.to_bits(), bundle))
+            .collect()
+    }
+
     /// Returns the names of queues and partitions.
     fn other_names(&self) -> Vec<&NameInfo> {
-        let arrays: HashSet<u64> = self.arrays.iter().map(|it| it.handle.to_bits()).collect();
+        let arrays = self.arrays.iter().map(|it| it.handle.to_bits());
+        let bundles = self.bundles.iter().map(|it| it.handle.to_bits());
+        let shown: HashSet<u64> = arrays.chain(bundles).collect();
         let names = self.names.iter().flatten();
         names
-            .filter(|info| !arrays.contains(&info.handle.to_bits()))
+            .filter(|info| !shown.contains(&info.handle.to_bits()))
             .collect()
     }
 }

@@ -7,6 +7,7 @@ use ndshm::element::{DType, ScalarType};
 use serde_json::{Value as Json, json};
 
 use crate::output::{Align, Code, Failure, Output, Style, Table, escaped};
+use crate::path;
 use crate::target::{self, Place};
 use crate::value::{Value, float};
 use summary::{Lane, Summary};
@@ -33,14 +34,14 @@ const CHUNK: usize = 1 << 20;
 pub struct Args {
     /// The segment: its name, or PID:FD
     segment: String,
-    /// The array: its handle or one of its names
+    /// The array: its handle, one of its names, or the path of a bundle's part
     array: String,
 }
 
 /// Prints the summary.
 pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
     let observer = Place::parse(&args.segment).observe()?;
-    let info = target::array(&observer, &args.array)?;
+    let info = path::array(&observer, &args.array)?;
     let size = info.dtype.size();
     let mut parts = parts(&info.dtype)?;
     let mut chunk = vec![0; (CHUNK / size).max(1) * size];

@@ -1,4 +1,4 @@
-//! Finds the segment and the array that the command line names.
+//! Finds the segment that the command line names, and formats the names of arrays.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Write};
@@ -13,6 +13,7 @@ use rustix::fs::{Mode, OFlags, SealFlags};
 use rustix::io::Errno;
 
 use crate::output::{Failure, escaped};
+use crate::path;
 
 /// Directory of named segments.
 pub const SHM: &str = "/dev/shm/";
@@ -155,28 +156,14 @@ pub fn is_sealed(fd: std::os::fd::BorrowedFd<'_>) -> bool {
     rustix::fs::fcntl_get_seals(fd).is_ok_and(|seals| seals.contains(SealFlags::SHRINK))
 }
 
-/// Finds the array that `text` names, by handle or by name.
-pub fn array(observer: &Observer, text: &str) -> Result<ArrayInfo, Failure> {
-    let handle = match text.parse::<AnyHandle>() {
-        Ok(handle) => handle,
-        Err(_) => observer.find(text)?,
-    };
-    Ok(observer.info(handle)?)
-}
-
 /// Formats an array's handle with its names: `ndshm:0000000700000003 (weights)`.
 ///
 /// Omits the names if they cannot be read; `show` reports that.
 pub fn called(observer: &Observer, handle: AnyHandle) -> String {
-    let names = observer.names("").unwrap_or_default();
-    let names: Vec<String> = names
-        .iter()
-        .filter(|info| info.handle == handle)
-        .map(|info| escaped(&info.name))
-        .collect();
-    match names.is_empty() {
-        true => handle.to_string(),
-        false => format!("{handle} ({})", names.join(", ")),
+    let paths = path::all(observer).unwrap_or_default();
+    match paths.get(&handle.to_bits()) {
+        None => handle.to_string(),
+        Some(names) => format!("{handle} ({})", escaped(&names.join(", "))),
     }
 }
 

@@ -3,6 +3,7 @@
 mod screen;
 mod signal;
 mod snapshot;
+mod view;
 
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -16,15 +17,22 @@ use crate::output::{Code, Failure, Output};
 use crate::target::Place;
 use screen::Screen;
 use snapshot::Watched;
+use view::{ArrayOrder, SeatOrder, View};
 
 const HELP: &str = "\
-Arrow keys, page up and page down scroll the arrays; q, Esc and Ctrl-C leave. Rates cover the \
-time between two snapshots. A process's state is the letter of proc(5): R runs, S sleeps, T is \
-stopped.
+Arrow keys, page up and page down scroll the arrays; s chooses their order and r reverses it; / \
+begins a filter, which Enter ends and Esc removes; p chooses the order of the participants; q, Esc \
+and Ctrl-C leave. Rates cover the time between two snapshots. A process's state is the letter of \
+proc(5): R runs, S sleeps, T is stopped.
+
+For each participant: the processor time of its process, the arrays and bytes that the process \
+owns, and how many arrays a second came and went. An array that is made and freed between two \
+snapshots is in the segment's rates, which count each, and not in those of participants.
 
 JSON: one line per snapshot, {time, size, resident, arrays, live, made, freed, made_per_s, \
 freed_per_s, rounds: [{partition, round, running, done, held, torn, tiles}], seats: [{seat, pid, \
-alive, command, state, writes, reads}]}. `arrays` counts the programs' own arrays; `live`, `made` \
+alive, command, state, writes, reads, owned, owned_bytes, made_per_s, freed_per_s, cpu}]}. `cpu` is \
+the part of one processor. `arrays` counts the programs' own arrays; `live`, `made` \
 and `freed` also count those that the table makes for itself. Rates are null in the first \
 snapshot.";
 
@@ -40,6 +48,18 @@ pub struct Args {
     /// Print one snapshot as text, and exit
     #[arg(long)]
     once: bool,
+    /// The order of the arrays
+    #[arg(long, value_enum, default_value_t)]
+    sort: ArrayOrder,
+    /// Reverse the order of the arrays
+    #[arg(long)]
+    reverse: bool,
+    /// Only arrays whose name, handle or type contains this text, or whose owner has this pid
+    #[arg(long, default_value = "")]
+    filter: String,
+    /// The order of the participants
+    #[arg(long, value_enum, default_value_t)]
+    participants: SeatOrder,
 }
 
 /// Columns and rows of a printed snapshot.
@@ -50,25 +70,38 @@ pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
     let place = Place::parse(&args.segment);
     let mut watched = Watched::new(&place)?;
     let interval = Duration::from_millis(args.interval);
+    let view = View {
+        arrays: args.sort,
+        seats: args.participants,
+        reverse: args.reverse,
+        filter: args.filter.clone(),
+        typing: false,
+    };
     if out.json() {
-        return print_lines(&mut watched, interval, args.once);
+        return print_lines(&mut watched, &view, interval, args.once);
     }
+    let screen = Screen::new(view);
     if args.once {
-        return print_once(&mut watched, out);
+        return print_once(&mut watched, screen, out);
     }
     if !(io::stdout().is_terminal() && io::stdin().is_terminal()) {
         return Err(Failure::usage(
             "watch needs a terminal; without one use --once, or --json",
         ));
     }
-    on_screen(&mut watched, interval)
+    on_screen(&mut watched, screen, interval)
 }
 
 /// Prints one JSON document per line until a signal arrives or the reader closes the pipe.
-fn print_lines(watched: &mut Watched, interval: Duration, once: bool) -> Result<Code, Failure> {
+fn print_lines(
+    watched: &mut Watched,
+    view: &View,
+    interval: Duration,
+    once: bool,
+) -> Result<Code, Failure> {
     signal::catch();
     loop {
-        let line: Json = watched.update()?.document();
+        let line: Json = watched.update()?.document(view);
         writeln!(io::stdout(), "{line}")?;
         io::stdout().flush()?;
         if once || signal::wait(interval) {
@@ -77,12 +110,11 @@ fn print_lines(watched: &mut Watched, interval: Duration, once: bool) -> Result<
     }
 }
 
-fn print_once(watched: &mut Watched, out: &Output) -> Result<Code, Failure> {
+fn print_once(watched: &mut Watched, mut screen: Screen, out: &Output) -> Result<Code, Failure> {
     watched.update()?;
     let backend = TestBackend::new(PRINTED.0, PRINTED.1);
     // The errors of this backend cannot occur: it has no terminal.
     let Ok(mut terminal) = Terminal::new(backend);
-    let mut screen = Screen::default();
     let Ok(_) = terminal.draw(|frame| screen.draw(frame, watched));
     out.drawn(terminal.backend().buffer())?;
     Ok(Code::Done)
@@ -97,13 +129,16 @@ impl Drop for Restored {
     }
 }
 
-fn on_screen(watched: &mut Watched, interval: Duration) -> Result<Code, Failure> {
+fn on_screen(
+    watched: &mut Watched,
+    mut screen: Screen,
+    interval: Duration,
+) -> Result<Code, Failure> {
     // Update once before taking the screen: an error is then printed on the normal screen.
     watched.update()?;
     signal::catch();
     let mut terminal = ratatui::try_init()?;
     let _restored = Restored;
-    let mut screen = Screen::default();
     let mut next = Instant::now() + interval;
     loop {
         terminal.draw(|frame| screen.draw(frame, watched))?;
@@ -132,8 +167,16 @@ fn leaves(event: &Event, screen: &mut Screen) -> bool {
         return false;
     }
     match key.code {
-        KeyCode::Char('q') | KeyCode::Esc => return true,
         KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => return true,
+        KeyCode::Enter | KeyCode::Esc if screen.view.typing => {
+            screen.view.typing = false;
+            if key.code == KeyCode::Esc {
+                screen.view.filter.clear();
+            }
+        }
+        KeyCode::Backspace if screen.view.typing => drop(screen.view.filter.pop()),
+        KeyCode::Char(letter) if screen.view.letter(letter) => {}
+        KeyCode::Char('q') | KeyCode::Esc => return true,
         KeyCode::Down => screen.scroll(1),
         KeyCode::Up => screen.scroll(-1),
         KeyCode::PageDown => screen.scroll(10),

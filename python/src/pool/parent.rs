@@ -254,9 +254,16 @@ impl PoolParent {
         }))
     }
 
-    /// Wait until that many tiles are ready, or all that the workers have. Hand out the ready tiles,
-    /// each once. Return None if a worker has failed or died.
-    fn wait_any(&self, py: Python<'_>, count: usize) -> PyResult<Option<Vec<usize>>> {
+    /// Wait until that many tiles are ready, or all that the workers have, or for `timeout`. Hand out
+    /// the ready tiles, each once. Return None if a worker has failed or died.
+    #[pyo3(signature = (count, timeout = None))]
+    fn wait_any(
+        &self,
+        py: Python<'_>,
+        count: usize,
+        timeout: Option<f64>,
+    ) -> PyResult<Option<Vec<usize>>> {
+        let (start, timeout) = (Instant::now(), seconds(timeout));
         let mut state = self.state.take()?;
         let State { pool, round, .. } = &mut *state;
         let Some(OpenRound { round, resting }) = round else {
@@ -276,9 +283,10 @@ impl PoolParent {
         };
         let deaths = pool.deaths();
         let is_ready = loop {
+            let left = timeout.map_or(SLICE, |timeout| timeout.saturating_sub(start.elapsed()));
             let is_over = py
                 .detach(|| {
-                    pool.wait_until(SLICE, || {
+                    pool.wait_until(left.min(SLICE), || {
                         let (ready, has_torn) = look();
                         ready >= wanted || has_torn
                     })
@@ -296,6 +304,9 @@ impl PoolParent {
                 break false;
             }
             py.check_signals()?;
+            if left.is_zero() {
+                break true;
+            }
         };
         if !is_ready {
             return Ok(None);

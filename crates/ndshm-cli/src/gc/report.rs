@@ -18,6 +18,7 @@ pub(super) fn document(leftover: &Leftover, args: &Args) -> Value {
             Action::None => "none",
         },
         "done": leftover.removed,
+        "command": (!leftover.removed).then(|| command(leftover)),
         "problem": leftover.problem,
     })
 }
@@ -63,39 +64,62 @@ pub(super) fn print(leftovers: &[Leftover], args: &Args, out: &Output) -> Result
         0 if leftovers.is_empty() => out.line("nothing is left behind")?,
         0 => out.line("nothing to do")?,
         _ if args.yes => {}
-        _ => out.line("nothing was changed: --yes makes the changes")?,
+        _ => {
+            let mut command = "ndshm gc --yes".to_owned();
+            if args.persistent {
+                command.push_str(" --persistent");
+            }
+            command.push_str(&arguments(args.segments.iter().map(String::as_str)));
+            out.line(escaped(&format!(
+                "nothing was changed; to make the changes: {command}"
+            )))?;
+        }
     }
-    let left_alone = || {
-        leftovers
-            .iter()
-            .filter(|it| it.action(args) == Action::None)
-    };
-    for leftover in left_alone().filter(|it| it.finding == Finding::Persistent) {
-        let name = leftover.place.to_string();
+    let left_alone = leftovers
+        .iter()
+        .filter(|it| it.action(args) == Action::None);
+    for leftover in left_alone {
+        let reason = match leftover.finding {
+            Finding::Persistent => "is persistent",
+            Finding::Unfinished => "begins with zeros, and may be any program's file",
+            _ => "is damaged, or of another release",
+        };
         out.line(escaped(&format!(
-            "{name} is persistent; to remove it: ndshm gc --yes --persistent {}",
-            argument(&name)
+            "{} {reason}; to remove it: {}",
+            leftover.place,
+            command(leftover)
         )))?;
     }
-    match left_alone().any(|it| it.finding != Finding::Persistent) {
-        true => out.line(
-            "a segment that is damaged or begins with zeros is removed only by name: \
-             ndshm gc --yes NAME",
-        ),
-        false => Ok(()),
+    Ok(())
+}
+
+/// Returns the command that cleans up a leftover.
+fn command(leftover: &Leftover) -> String {
+    let option = match leftover.finding {
+        Finding::Persistent => " --persistent",
+        _ => "",
+    };
+    let name = leftover.place.to_string();
+    format!("ndshm gc --yes{option}{}", arguments([&*name].into_iter()))
+}
+
+/// Formats names as the last arguments of a command.
+fn arguments<'n>(names: impl Iterator<Item = &'n str> + Clone) -> String {
+    let separator = names.clone().any(|name| name.starts_with('-'));
+    let names = names.map(|name| format!(" {}", quoted(name)));
+    let names: String = names.collect();
+    match separator {
+        true => format!(" --{names}"),
+        false => names,
     }
 }
 
-/// Quotes the name: a shell passes the result as one argument that is not an option.
-fn argument(name: &str) -> String {
+/// Quotes a name: a shell passes the result as one argument.
+fn quoted(name: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:/".contains(&byte);
-    let quoted = match name.bytes().all(is_plain) {
+    match !name.is_empty() && name.bytes().all(is_plain) {
         true => name.to_owned(),
         false => format!("'{}'", name.replace('\'', r"'\''")),
-    };
-    match name.starts_with('-') {
-        true => format!("-- {quoted}"),
-        false => quoted,
     }
 }
 
@@ -105,8 +129,17 @@ mod tests {
 
     #[test]
     fn names_are_quoted_where_a_shell_would_divide_them() {
-        for name in ["a-b_c.0", "two words", "it's", "-y", "$HOME", "12:3", "*"] {
-            let echo = format!("printf %s. {}", argument(name));
+        for name in [
+            "a-b_c.0",
+            "two words",
+            "it's",
+            "-y",
+            "$HOME",
+            "12:3",
+            "*",
+            "",
+        ] {
+            let echo = format!("printf %s.{}", arguments([name].into_iter()));
             let shell = std::process::Command::new("sh")
                 .args(["-c", &echo])
                 .output();
@@ -117,5 +150,7 @@ mod tests {
                 None => assert_eq!(printed, format!("{name}.")),
             }
         }
+        assert_eq!(arguments(["-a", "b c"].into_iter()), " -- -a 'b c'");
+        assert_eq!(arguments([].into_iter()), "");
     }
 }

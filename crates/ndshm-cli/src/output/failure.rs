@@ -5,7 +5,9 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use ndshm::Error;
-use ndshm::error::{JoinError, LeaseError, NameError, NpyError, SegmentError};
+use ndshm::error::{
+    BundleError, JoinError, LeaseError, NameError, NpyError, ObjectError, SegmentError,
+};
 
 use super::escaped;
 
@@ -158,6 +160,25 @@ impl From<NpyError> for Failure {
             _ => Code::Problem,
         };
         Failure::new(code, error)
+    }
+}
+
+impl From<BundleError> for Failure {
+    fn from(error: BundleError) -> Failure {
+        match error {
+            BundleError::Lease(error) => error.into(),
+            BundleError::Name(error) => error.into(),
+            error => Failure::refused(error),
+        }
+    }
+}
+
+impl From<ObjectError> for Failure {
+    fn from(error: ObjectError) -> Failure {
+        match error {
+            ObjectError::Lease(error) => error.into(),
+            error => Failure::damaged(error),
+        }
     }
 }
 

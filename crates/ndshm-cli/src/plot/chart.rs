@@ -6,8 +6,8 @@ use ndarray::{Array2, ArrayView2, Axis, s};
 pub enum Chart {
     /// Counts of numbers in equal bins.
     Histogram(Histogram),
-    /// Numbers one after another.
-    Line(Line),
+    /// Numbers one after another, in one or several lines.
+    Lines(Lines),
     /// Two axes as coloured cells.
     Heat(Grid),
 }
@@ -23,7 +23,7 @@ fn range(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
 }
 
 /// Returns the place of a finite number between `min` (0) and `max` (1); 0.5 if these are equal.
-fn place(value: f64, min: f64, max: f64) -> f64 {
+pub fn place(value: f64, min: f64, max: f64) -> f64 {
     // Use halves: the distance between two finite numbers may overflow.
     let span = max / 2.0 - min / 2.0;
     match span > 0.0 {
@@ -83,33 +83,41 @@ impl Histogram {
     }
 }
 
-/// Numbers one after another.
-pub struct Line {
+/// Numbers one after another, in one or several lines.
+pub struct Lines {
     /// Smallest finite number; NaN if there is none.
     pub min: f64,
     /// Largest finite number; NaN if there is none.
     pub max: f64,
-    /// All numbers.
-    pub values: Vec<f64>,
+    /// The numbers of each line.
+    pub series: Vec<Vec<f64>>,
+    /// The index of each line in the array; empty if there is one line, which needs none.
+    pub indices: Vec<usize>,
 }
 
-impl Line {
-    /// Collects `values` in their order.
-    pub fn of(values: impl Iterator<Item = f64>) -> Line {
-        let values: Vec<f64> = values.collect();
-        let (min, max) = range(values.iter().copied()).unwrap_or((f64::NAN, f64::NAN));
-        Line { min, max, values }
+impl Lines {
+    /// Collects lines of numbers.
+    pub fn of(series: Vec<Vec<f64>>, indices: Vec<usize>) -> Lines {
+        let numbers = series.iter().flatten().copied();
+        let (min, max) = range(numbers).unwrap_or((f64::NAN, f64::NAN));
+        Lines {
+            min,
+            max,
+            series,
+            indices,
+        }
     }
 
-    /// Returns the points as (index, height from 0 to 1), in one list for each run of finite
-    /// numbers.
-    pub fn runs(&self) -> Vec<Vec<(f64, f64)>> {
+    /// Returns the points of a line as (index, height), in one list for each run of finite numbers.
+    /// A height is 0 at `low` and 1 at `high`.
+    pub fn runs(&self, line: usize, low: f64, high: f64) -> Vec<Vec<(f64, f64)>> {
         let mut next = 0;
-        let chunks = self.values.chunk_by(|a, b| a.is_finite() == b.is_finite());
+        let values = &self.series[line];
+        let chunks = values.chunk_by(|a, b| a.is_finite() == b.is_finite());
         let run = |chunk: &[f64]| {
             let indexed = (next..).zip(chunk);
             next += chunk.len();
-            let point = |(at, &value): (usize, &f64)| (at as f64, place(value, self.min, self.max));
+            let point = |(at, &value): (usize, &f64)| (at as f64, place(value, low, high));
             chunk[0].is_finite().then(|| indexed.map(point).collect())
         };
         chunks.filter_map(run).collect()
@@ -117,7 +125,21 @@ impl Line {
 
     /// Returns the largest index; 0 for no numbers.
     pub fn last(&self) -> usize {
-        self.values.len().saturating_sub(1)
+        let lengths = self.series.iter().map(Vec::len);
+        lengths.max().unwrap_or(0).saturating_sub(1)
+    }
+
+    /// Returns a range a little larger than that of the numbers; if they are equal, one around them.
+    pub fn margins(&self) -> (f64, f64) {
+        let part = match self.min < self.max {
+            true => self.max * 0.04 - self.min * 0.04,
+            false => self.max.abs().max(1e-300) * 0.5,
+        };
+        let (low, high) = (self.min - part, self.max + part);
+        match low.is_finite() && high.is_finite() {
+            true => (low, high),
+            false => (self.min, self.max),
+        }
     }
 }
 
@@ -216,18 +238,21 @@ mod tests {
             (vec![0; 3], true)
         );
         assert!(Histogram::of([].into_iter(), 3).edges().is_empty());
-        let line = Line::of([].into_iter());
-        assert!(line.min.is_nan() && line.values.is_empty());
-        assert!(line.runs().is_empty());
+        let lines = Lines::of(vec![Vec::new()], Vec::new());
+        assert!(lines.min.is_nan() && lines.margins().0.is_nan());
+        assert!(lines.runs(0, lines.min, lines.max).is_empty());
     }
 
     #[test]
     fn a_line_is_broken_where_a_number_is_missing() {
-        let line = Line::of([1.0, 3.0, f64::NAN, f64::INFINITY, 2.0].into_iter());
-        let runs = line.runs();
-        assert_eq!(runs, [vec![(0.0, 0.0), (1.0, 1.0)], vec![(4.0, 0.5)]]);
-        let huge = Line::of([f64::MIN, 0.0, f64::MAX].into_iter());
-        assert_eq!(huge.runs(), [[(0.0, 0.0), (1.0, 0.5), (2.0, 1.0)]]);
+        let runs = |values: &[f64]| {
+            let lines = Lines::of(vec![values.into()], Vec::new());
+            lines.runs(0, lines.min, lines.max)
+        };
+        let broken = runs(&[1.0, 3.0, f64::NAN, f64::INFINITY, 2.0]);
+        assert_eq!(broken, [vec![(0.0, 0.0), (1.0, 1.0)], vec![(4.0, 0.5)]]);
+        let huge = runs(&[f64::MIN, 0.0, f64::MAX]);
+        assert_eq!(huge, [[(0.0, 0.0), (1.0, 0.5), (2.0, 1.0)]]);
     }
 
     #[test]

@@ -1,45 +1,62 @@
-//! A chart as rectangles, lines and texts on a page, for files; writes the page as SVG.
+//! A page of shapes, for files.
 
-use std::fmt::Write;
-
-use super::chart::{Chart, label};
-
-/// Maximum cells of a heat map along each axis.
-pub const MOST_CELLS: usize = 256;
-
-const WIDTH: f64 = 800.0;
-const HEIGHT: f64 = 480.0;
-const LEFT: f64 = 90.0;
-const RIGHT: f64 = 20.0;
-const TOP: f64 = 40.0;
-const BOTTOM: f64 = 40.0;
+use ndarray::Array2;
 
 /// Red, green, blue.
 pub type Colour = [u8; 3];
 
-const INK: Colour = [40, 40, 40];
-const BLUE: Colour = [31, 119, 180];
+/// The colour of axes and texts.
+pub const INK: Colour = [40, 40, 40];
+/// The colour of the lines behind the numbers.
+pub const FAINT: Colour = [225, 225, 225];
+/// The colour of cells without a number.
+pub const MISSING: Colour = [200, 200, 200];
+
+/// The colours of lines: the palette "tab10" of matplotlib.
+pub const LINES: [Colour; 10] = [
+    [31, 119, 180],
+    [255, 127, 14],
+    [44, 160, 44],
+    [214, 39, 40],
+    [148, 103, 189],
+    [140, 86, 75],
+    [227, 119, 194],
+    [127, 127, 127],
+    [188, 189, 34],
+    [23, 190, 207],
+];
 
 /// A shape. Coordinates are in pixels from the upper left corner.
 pub enum Shape {
+    /// A filled rectangle.
     Rectangle {
         at: (f64, f64),
         size: (f64, f64),
         colour: Colour,
     },
+    /// A line through points.
     Line {
         points: Vec<(f64, f64)>,
+        width: f64,
         colour: Colour,
     },
+    /// A text, vertically centred.
     Text {
         at: (f64, f64),
         anchor: Anchor,
+        size: f64,
         text: String,
+    },
+    /// Cells with a colour each, stretched to the size. Levels as those of [`heat_colour`].
+    Image {
+        at: (f64, f64),
+        size: (f64, f64),
+        levels: Array2<Option<f64>>,
     },
 }
 
 /// The point of a text that is at its coordinates.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Anchor {
     Start,
     Middle,
@@ -51,6 +68,22 @@ pub struct Scene {
     pub width: usize,
     pub height: usize,
     pub shapes: Vec<Shape>,
+}
+
+/// Number of colours in [`palette`], one for each level and the last for cells without a number.
+const COLOURS: usize = 256;
+
+/// Returns the colours of an image.
+pub fn palette() -> [Colour; COLOURS] {
+    std::array::from_fn(|at| match at {
+        255 => MISSING,
+        at => heat_colour(at as f64 / 254.0),
+    })
+}
+
+/// Returns the number of a level's colour in the palette.
+pub fn index(level: Option<f64>) -> u8 {
+    level.map_or(255, |level| (level.clamp(0.0, 1.0) * 254.0).round() as u8)
 }
 
 /// Maps a level from 0 to 1 to a colour from dark blue over green to yellow.
@@ -71,176 +104,18 @@ pub fn heat_colour(level: f64) -> Colour {
     })
 }
 
-/// Lays out a chart on a page.
-pub fn of(chart: &Chart, title: &str) -> Scene {
-    let mut shapes = vec![Shape::Text {
-        at: (WIDTH / 2.0, TOP / 2.0),
-        anchor: Anchor::Middle,
-        text: title.to_owned(),
-    }];
-    let (inner, high) = (WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM);
-    let floor = TOP + high;
-    // Labels at the ends of the axes: bottom left, bottom right, foot and top of the side.
-    let ends = match chart {
-        Chart::Histogram(histogram) => {
-            let most = histogram.counts.iter().copied().max().unwrap_or(0);
-            let wide = inner / histogram.counts.len() as f64;
-            for (at, &count) in histogram.counts.iter().enumerate() {
-                let size = high * count as f64 / most.max(1) as f64;
-                shapes.push(Shape::Rectangle {
-                    at: (LEFT + at as f64 * wide, floor - size),
-                    size: (wide * 0.95, size),
-                    colour: BLUE,
-                });
-            }
-            [
-                label(histogram.min),
-                label(histogram.max),
-                "0".into(),
-                most.to_string(),
-            ]
-        }
-        Chart::Line(line) => {
-            let last = line.last().max(1) as f64;
-            for run in line.runs() {
-                let point = |(at, part)| (LEFT + inner * at / last, floor - high * part);
-                shapes.push(Shape::Line {
-                    points: run.into_iter().map(point).collect(),
-                    colour: BLUE,
-                });
-            }
-            [
-                "0".into(),
-                line.last().to_string(),
-                label(line.min),
-                label(line.max),
-            ]
-        }
-        Chart::Heat(grid) => {
-            let (wide, tall) = (inner / grid.columns() as f64, high / grid.rows() as f64);
-            for (row, column) in ndarray::indices((grid.rows(), grid.columns())) {
-                if let Some(level) = grid.level(row, column) {
-                    shapes.push(Shape::Rectangle {
-                        at: (LEFT + column as f64 * wide, TOP + row as f64 * tall),
-                        size: (wide, tall),
-                        colour: heat_colour(level),
-                    });
-                }
-            }
-            shapes.push(Shape::Text {
-                at: (WIDTH / 2.0, HEIGHT - BOTTOM / 2.0),
-                anchor: Anchor::Middle,
-                text: format!("{} to {}", label(grid.min), label(grid.max)),
-            });
-            let last = |len: usize| len.saturating_sub(1).to_string();
-            [
-                "0".into(),
-                last(grid.covered.1),
-                last(grid.covered.0),
-                "0".into(),
-            ]
-        }
-    };
-    shapes.push(Shape::Line {
-        points: vec![(LEFT, TOP), (LEFT, floor), (WIDTH - RIGHT, floor)],
-        colour: INK,
-    });
-    let below = HEIGHT - BOTTOM / 2.0;
-    let places = [
-        ((LEFT, below), Anchor::Start),
-        ((WIDTH - RIGHT, below), Anchor::End),
-        ((LEFT - 8.0, floor), Anchor::End),
-        ((LEFT - 8.0, TOP + 6.0), Anchor::End),
-    ];
-    for (text, (at, anchor)) in ends.into_iter().zip(places) {
-        shapes.push(Shape::Text { at, anchor, text });
-    }
-    Scene {
-        width: WIDTH as usize,
-        height: HEIGHT as usize,
-        shapes,
-    }
-}
-
-impl Scene {
-    /// Returns the page as an SVG document.
-    pub fn svg(&self) -> String {
-        let (width, height) = (self.width, self.height);
-        let mut svg = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
-             viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" font-size=\"13\">\n\
-             <rect width=\"{width}\" height=\"{height}\" fill=\"white\"/>\n"
-        );
-        for shape in &self.shapes {
-            // Writing to a string does not fail.
-            let _ = match shape {
-                Shape::Rectangle { at, size, colour } => writeln!(
-                    svg,
-                    "<rect x=\"{:.2}\" y=\"{:.2}\" width=\"{:.2}\" height=\"{:.2}\" fill=\"{}\"/>",
-                    at.0,
-                    at.1,
-                    size.0,
-                    size.1,
-                    hex(colour)
-                ),
-                Shape::Line { points, colour } => {
-                    let list: Vec<String> = points
-                        .iter()
-                        .map(|(x, y)| format!("{x:.2},{y:.2}"))
-                        .collect();
-                    writeln!(
-                        svg,
-                        "<polyline points=\"{}\" fill=\"none\" stroke=\"{}\"/>",
-                        list.join(" "),
-                        hex(colour)
-                    )
-                }
-                Shape::Text { at, anchor, text } => writeln!(
-                    svg,
-                    "<text x=\"{:.2}\" y=\"{:.2}\" text-anchor=\"{}\">{}</text>",
-                    at.0,
-                    at.1,
-                    match anchor {
-                        Anchor::Start => "start",
-                        Anchor::Middle => "middle",
-                        Anchor::End => "end",
-                    },
-                    escaped(text)
-                ),
-            };
-        }
-        svg + "</svg>\n"
-    }
-}
-
-fn hex([red, green, blue]: &Colour) -> String {
-    format!("#{red:02x}{green:02x}{blue:02x}")
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plot::chart::Histogram;
-
-    #[test]
-    fn what_a_title_holds_does_not_end_the_text() {
-        let histogram = Histogram::of([1.0, 2.0].into_iter(), 2);
-        let svg = of(&Chart::Histogram(histogram), "a<b>&c").svg();
-        assert!(svg.contains(">a&lt;b&gt;&amp;c</text>"), "{svg}");
-        assert_eq!(svg.matches("<rect").count(), 3, "the page and two bars");
-        assert!(svg.starts_with("<svg") && svg.ends_with("</svg>\n"));
-    }
 
     #[test]
     fn colours_go_from_dark_to_light() {
         assert_eq!(heat_colour(0.0), [68, 1, 84]);
         assert_eq!(heat_colour(1.0), [253, 231, 37]);
         assert_eq!(heat_colour(f64::NAN.max(0.5)), [33, 145, 140]);
+        let palette = palette();
+        assert_eq!(palette[usize::from(index(Some(0.5)))], [33, 145, 140]);
+        assert_eq!(palette[usize::from(index(Some(1.0)))], [253, 231, 37]);
+        assert_eq!(palette[usize::from(index(None))], MISSING);
     }
 }

@@ -1,17 +1,20 @@
 //! Draws charts with ratatui, in a buffer that fits the terminal.
 
+mod heat;
+
 use std::io::{self, IsTerminal};
 
 use ratatui::buffer::Buffer;
-use ratatui::layout::{HorizontalAlignment, Rect};
+use ratatui::layout::Rect;
 use ratatui::style::{Color, Style};
 use ratatui::symbols::{Marker, border};
 use ratatui::text::{Line as Text, Span};
-use ratatui::widgets::canvas::{self, Canvas, Painter, Shape};
+use ratatui::widgets::canvas::{self, Canvas};
 use ratatui::widgets::{Block, Borders, Widget};
 
-use super::chart::{Chart, Grid, Histogram, Line, label};
-use super::scene::heat_colour;
+use super::axis::{self, Tick};
+use super::chart::{Chart, Histogram, Lines, label};
+use super::scene;
 use crate::output::Output;
 
 /// Size and abilities of the output.
@@ -24,7 +27,6 @@ pub struct Viewport {
 
 /// Width of the labels at the left, in columns.
 const MARGIN: u16 = 11;
-
 impl Viewport {
     /// Returns the size of standard output; 80 columns and 24 rows if it is not a terminal.
     pub fn here(ascii: bool, out: &Output) -> Viewport {
@@ -44,19 +46,14 @@ impl Viewport {
             colour: out.colour(),
         }
     }
-
-    /// Returns the maximum rows and columns of a heat map.
-    pub fn cells(&self) -> (usize, usize) {
-        (self.rows.into(), (self.columns - MARGIN).into())
-    }
 }
 
 /// Draws a chart.
 pub fn draw(chart: &Chart, viewport: &Viewport) -> Buffer {
     match chart {
         Chart::Histogram(histogram) => bars(histogram, viewport),
-        Chart::Line(line) => curve(line, viewport),
-        Chart::Heat(grid) => shades(grid, viewport),
+        Chart::Lines(lines) => curves(lines, viewport),
+        Chart::Heat(grid) => heat::draw(grid, viewport),
     }
 }
 
@@ -120,119 +117,113 @@ const ASCII_AXES: border::Set<'_> = border::Set {
     ..border::PLAIN
 };
 
-/// Draws the numbers as a curve of braille dots, two by four per character; in ASCII one star per
-/// character.
-fn curve(line: &Line, viewport: &Viewport) -> Buffer {
-    let mut buffer = viewport.buffer(usize::from(viewport.rows) + 1);
-    let (marker, axes) = match viewport.ascii {
-        true => (Marker::Custom('*'), ASCII_AXES),
-        false => (Marker::Braille, border::PLAIN),
+/// The markers of lines in ASCII.
+const MARKS: [char; 10] = ['*', '+', 'o', 'x', '#', '@', '%', '&', '=', '~'];
+
+/// The colours of lines.
+fn line_colour(at: usize, lines: &Lines) -> Color {
+    let [red, green, blue] = scene::LINES[at % scene::LINES.len()];
+    match lines.series.len() {
+        1 => COLOUR,
+        _ => Color::Rgb(red, green, blue),
+    }
+}
+
+/// Draws lines of braille dots, two by four per character; in ASCII one mark per character.
+fn curves(lines: &Lines, viewport: &Viewport) -> Buffer {
+    let legend = u16::from(!lines.indices.is_empty());
+    let mut buffer = viewport.buffer(usize::from(viewport.rows + 1 + legend));
+    let axes = match viewport.ascii {
+        true => ASCII_AXES,
+        false => border::PLAIN,
     };
     let axes = Block::new()
         .borders(Borders::LEFT | Borders::BOTTOM)
         .border_set(axes);
-    let runs = line.runs();
     let area = Rect::new(MARGIN, 0, viewport.columns - MARGIN, viewport.rows);
     Canvas::default()
         .block(axes)
-        .marker(marker)
-        .x_bounds([0.0, line.last().max(1) as f64])
+        .x_bounds([0.0, lines.last().max(1) as f64])
         .y_bounds([0.0, 1.0])
         .paint(|context| {
-            for run in &runs {
-                context.draw(&canvas::Points::new(run, COLOUR));
-                for pair in run.windows(2) {
-                    let [(x1, y1), (x2, y2)] = [pair[0], pair[1]];
-                    context.draw(&canvas::Line::new(x1, y1, x2, y2, COLOUR));
+            for at in 0..lines.series.len() {
+                context.marker(match viewport.ascii {
+                    true => Marker::Custom(MARKS[at % MARKS.len()]),
+                    false => Marker::Braille,
+                });
+                let colour = line_colour(at, lines);
+                for run in &lines.runs(at, lines.min, lines.max) {
+                    context.draw(&canvas::Points::new(run, colour));
+                    for pair in run.windows(2) {
+                        let [(x1, y1), (x2, y2)] = [pair[0], pair[1]];
+                        context.draw(&canvas::Line::new(x1, y1, x2, y2, colour));
+                    }
                 }
+                // The next line is drawn over this one, and does not mix with it.
+                context.layer();
             }
         })
         .render(area, &mut buffer);
-    margin(&mut buffer, 0, &label(line.max));
-    margin(&mut buffer, viewport.rows - 2, &label(line.min));
-    let below = Rect::new(MARGIN + 1, viewport.rows, viewport.columns - MARGIN - 1, 1);
-    Text::from("0").render(below, &mut buffer);
-    if line.last() > 0 {
-        let last = Text::from(line.last().to_string());
-        last.alignment(HorizontalAlignment::Right)
-            .render(below, &mut buffer);
+    let height = viewport.rows - 2;
+    margin(&mut buffer, 0, &label(lines.max));
+    margin(&mut buffer, height, &label(lines.min));
+    // Two rows between labels, and none beside those at the ends.
+    for tick in axis::ticks(lines.min, lines.max, usize::from(height / 4)) {
+        let row = height - (tick.place * f64::from(height)).round() as u16;
+        if (2..=height.saturating_sub(2)).contains(&row) {
+            margin(&mut buffer, row, &tick.label);
+        }
+    }
+    let width = viewport.columns - MARGIN - 1;
+    let mut ticks = axis::indices(lines.last(), usize::from(width / 12));
+    if lines.last() > 0 {
+        // The last index is more use than a round number near it.
+        ticks.retain(|tick| tick.place < 0.85);
+        ticks.push(Tick {
+            place: 1.0,
+            label: lines.last().to_string(),
+        });
+    }
+    ticks_below(&mut buffer, viewport.rows, (MARGIN + 1, width), &ticks);
+    let mut x = MARGIN + 1;
+    for (at, text) in lines.indices.iter().enumerate() {
+        let mark = match viewport.ascii {
+            true => MARKS[at % MARKS.len()],
+            false => '━',
+        };
+        let style = Style::new().fg(line_colour(at, lines));
+        let room = usize::from(viewport.columns.saturating_sub(x));
+        (x, _) = buffer.set_stringn(x, viewport.rows + 1, format!("{mark}{mark}"), room, style);
+        let room = usize::from(viewport.columns.saturating_sub(x));
+        let text = format!(" {text}  ");
+        (x, _) = buffer.set_stringn(x, viewport.rows + 1, text, room, Style::new());
     }
     buffer
 }
 
-/// From low to high.
-const SHADES: [char; 6] = [' ', '░', '▒', '▓', '█', '█'];
-const ASCII_SHADES: [char; 6] = ['.', ':', '-', '+', '#', '@'];
-
-/// The cells of a heat map that one marker draws.
-struct Cells<'g, F> {
-    grid: &'g Grid,
-    /// Returns the colour of a level; `None` for cells of other markers.
-    colour: F,
-}
-
-impl<F: Fn(Option<f64>) -> Option<Color>> Shape for Cells<'_, F> {
-    fn draw(&self, painter: &mut Painter<'_, '_>) {
-        for ((row, column), _) in self.grid.cells.indexed_iter() {
-            if let Some(colour) = (self.colour)(self.grid.level(row, column)) {
-                painter.paint(column, row, colour);
-            }
+/// Writes the labels of ticks into a row, each centred at its place.
+fn ticks_below(buffer: &mut Buffer, row: u16, (start, width): (u16, u16), ticks: &[Tick]) {
+    let mut free = start;
+    for tick in ticks {
+        let long = tick.label.chars().count() as u16;
+        let place = (tick.place * f64::from(width.saturating_sub(1))).round() as u16;
+        let end = (start + width).saturating_sub(long);
+        let x = (start + place)
+            .saturating_sub(long / 2)
+            .clamp(start, end.max(start));
+        if x >= free {
+            let room = usize::from((start + width).saturating_sub(x));
+            buffer.set_stringn(x, row, &tick.label, room, Style::new());
+            free = x + long + 1;
         }
     }
 }
 
-/// Draws one character per cell: in colour, or else as a shade.
-fn shades(grid: &Grid, viewport: &Viewport) -> Buffer {
-    let mut buffer = viewport.buffer(grid.rows() + 1);
-    let below = buffer.area.height - 1;
-    let area = Rect::new(MARGIN, 0, grid.columns() as u16, below);
-    Canvas::default()
-        .paint(|context| {
-            if viewport.colour {
-                context.marker(Marker::Block);
-                let colour = |level: Option<f64>| {
-                    let [red, green, blue] = heat_colour(level?);
-                    Some(Color::Rgb(red, green, blue))
-                };
-                context.draw(&Cells { grid, colour });
-            } else {
-                let shades = if viewport.ascii { ASCII_SHADES } else { SHADES };
-                for (step, shade) in shades.into_iter().enumerate() {
-                    context.marker(Marker::Custom(shade));
-                    let colour = |level: Option<f64>| {
-                        ((level? * 5.0).round() as usize == step).then_some(Color::Reset)
-                    };
-                    context.draw(&Cells { grid, colour });
-                }
-            }
-            context.marker(Marker::Custom('?'));
-            let colour = |level: Option<f64>| level.is_none().then_some(Color::Reset);
-            context.draw(&Cells { grid, colour });
-        })
-        .render(area, &mut buffer);
-    for row in 0..below {
-        let index = usize::from(row) * grid.covered.0 / grid.rows();
-        margin(&mut buffer, row, &index.to_string());
-    }
-    let text = format!(
-        "{} to {}; {} x {} in {} x {} cells",
-        label(grid.min),
-        label(grid.max),
-        grid.covered.0,
-        grid.covered.1,
-        grid.rows(),
-        grid.columns(),
-    );
-    buffer.set_string(MARGIN, below, text, Style::new());
-    buffer
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
-    use ndarray::arr2;
 
-    const VIEWPORT: Viewport = Viewport {
+    pub(super) const VIEWPORT: Viewport = Viewport {
         columns: MARGIN + 20,
         rows: 5,
         ascii: true,
@@ -240,7 +231,7 @@ mod tests {
     };
 
     /// Returns the rows of the drawn chart without the spaces at their ends.
-    fn drawn(chart: &Chart, viewport: &Viewport) -> Vec<String> {
+    pub(super) fn drawn(chart: &Chart, viewport: &Viewport) -> Vec<String> {
         let buffer = draw(chart, viewport);
         let rows = buffer.content().chunks(buffer.area.width.into());
         rows.map(|row| row.iter().map(|cell| cell.symbol()).collect::<String>())
@@ -271,7 +262,7 @@ mod tests {
 
     #[test]
     fn a_line_goes_from_corner_to_corner_between_axes() {
-        let line = Line::of([0.0, 1.0, f64::NAN, 3.0].into_iter());
+        let lines = Lines::of(vec![vec![0.0, 1.0, f64::NAN, 3.0]], Vec::new());
         let expected = [
             "         3 |                  *",
             "           |",
@@ -280,12 +271,21 @@ mod tests {
             "           +-------------------",
             "            0                 3",
         ];
-        assert_eq!(drawn(&Chart::Line(line), &VIEWPORT), expected);
+        assert_eq!(drawn(&Chart::Lines(lines), &VIEWPORT), expected);
+    }
+
+    #[test]
+    fn several_lines_have_a_mark_each() {
+        let lines = Lines::of(vec![vec![0.0, 0.0], vec![1.0, 1.0]], vec![0, 10]);
+        let drawn = drawn(&Chart::Lines(lines), &VIEWPORT);
+        assert!(drawn[0].ends_with("|+++++++++++++++++++"), "{drawn:?}");
+        assert!(drawn[3].ends_with("|*******************"), "{drawn:?}");
+        assert_eq!(drawn[6], "            ** 0  ++ 10");
     }
 
     #[test]
     fn dots_are_eight_to_a_character() {
-        let line = Line::of([0.0, 1.0].into_iter());
+        let lines = Lines::of(vec![vec![0.0, 1.0]], Vec::new());
         let viewport = Viewport {
             columns: MARGIN + 5,
             ascii: false,
@@ -299,28 +299,6 @@ mod tests {
             "           └────",
             "            0  1",
         ];
-        assert_eq!(drawn(&Chart::Line(line), &viewport), expected);
-    }
-
-    #[test]
-    fn cells_without_a_number_are_marked() {
-        let grid = || Grid::of(&arr2(&[[0.0, 10.0], [5.0, f64::NAN]]), 4, 4);
-        let lines = drawn(&Chart::Heat(grid()), &VIEWPORT);
-        let expected = [
-            "         0 .@",
-            "         1 +?",
-            "           0 to 10; 2 x 2 in 2 x 2 cells",
-        ];
-        assert_eq!(lines[..2], expected[..2]);
-        let viewport = Viewport {
-            colour: true,
-            columns: 60,
-            ..VIEWPORT
-        };
-        let buffer = draw(&Chart::Heat(grid()), &viewport);
-        assert_eq!(buffer[(MARGIN, 0)].bg, Color::Rgb(68, 1, 84));
-        assert_eq!(buffer[(MARGIN + 1, 0)].bg, Color::Rgb(253, 231, 37));
-        assert_eq!(buffer[(MARGIN + 1, 1)].symbol(), "?");
-        assert_eq!(drawn(&Chart::Heat(grid()), &viewport)[2], expected[2]);
+        assert_eq!(drawn(&Chart::Lines(lines), &viewport), expected);
     }
 }

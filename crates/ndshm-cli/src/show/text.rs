@@ -1,9 +1,10 @@
 //! The contents of a segment as text.
 
-use ndshm::inspect::ClassInfo;
+use ndshm::inspect::{ArrayInfo, ClassInfo};
 
 use super::{Report, command, order};
 use crate::output::{Align, Failure, Output, Style, Table, bytes, escaped};
+use crate::path::Kind;
 use crate::survey;
 
 /// Maximum lines of damage in the text; JSON has all.
@@ -40,7 +41,10 @@ impl Report {
 
     fn print_arrays(&self, out: &Output) -> Result<(), Failure> {
         use Align::{Left, Right};
-        out.heading(&format!("arrays: {}", self.arrays.len()))?;
+        out.heading(&match self.bundles.len() {
+            0 => format!("arrays: {}", self.arrays.len()),
+            bundles => format!("arrays: {}, bundles: {bundles}", self.arrays.len()),
+        })?;
         let mut table = Table::new(&[
             ("HANDLE", Left),
             ("NAME", Left),
@@ -55,34 +59,53 @@ impl Report {
             ("STATE", Left),
         ]);
         let (alive, names) = (self.alive(), self.names_by_handle());
-        for array in &self.arrays {
-            let owner = match array.owner {
-                None => ("-".into(), Style::Plain),
-                Some(pid) if alive.contains(&pid) => (pid.to_string(), Style::Plain),
-                Some(pid) => (format!("{pid} dead"), Style::Bad),
-            };
-            let name = match names.get(&array.handle.to_bits()) {
-                None => "-".into(),
-                Some(names) => escaped(&names.join(", ")),
-            };
-            let writer = array.writer.map_or("-".into(), |pid| pid.to_string());
-            let state = match array.poisoned {
-                true => ("poisoned".into(), Style::Bad),
-                false => ("ok".into(), Style::Good),
-            };
+        let parts = self.bundles_by_part();
+        let named = |handle: u64| match names.get(&handle) {
+            None => "-".into(),
+            Some(names) => escaped(&names.join(", ")),
+        };
+        let owner = |owner: Option<u32>| match owner {
+            None => ("-".into(), Style::Plain),
+            Some(pid) if alive.contains(&pid) => (pid.to_string(), Style::Plain),
+            Some(pid) => (format!("{pid} dead"), Style::Bad),
+        };
+        let is_part = |array: &&ArrayInfo| parts.contains_key(&array.handle.to_bits());
+        for array in self.arrays.iter().filter(|array| !is_part(array)) {
+            let name = named(array.handle.to_bits());
+            table.styled(row(array, name, owner(array.owner)));
+        }
+        for bundle in &self.bundles {
+            // A part that was freed meanwhile is left out.
+            let parts: Vec<(&str, &ArrayInfo)> = bundle
+                .parts
+                .iter()
+                .filter_map(|part| {
+                    let array = self.arrays.iter().find(|it| it.handle == part.handle)?;
+                    Some((&*part.name, array))
+                })
+                .collect();
+            let plain = |text: &str| (text.to_owned(), Style::Plain);
+            let sum = parts.iter().map(|(_, array)| array.bytes).sum();
             table.styled([
-                (array.handle.to_string(), Style::Plain),
-                (name, Style::Plain),
-                (escaped(&array.dtype.to_string()), Style::Plain),
-                (format!("{:?}", array.shape), Style::Plain),
-                (order(array.order).into(), Style::Plain),
-                (bytes(array.bytes), Style::Plain),
-                owner,
-                (writer, Style::Plain),
-                (holders(&array.readers), Style::Plain),
-                (holders(&array.pins), Style::Plain),
-                state,
+                plain(&bundle.handle.to_string()),
+                plain(&named(bundle.handle.to_bits())),
+                plain("bundle"),
+                plain(&format!("{} parts", parts.len())),
+                plain("-"),
+                plain(&bytes(sum)),
+                owner(bundle.owner),
+                plain("-"),
+                plain("-"),
+                plain("-"),
+                match bundle.frozen {
+                    true => plain("frozen"),
+                    false => ("ok".into(), Style::Good),
+                },
             ]);
+            for (name, array) in parts {
+                let name = format!("  {}", escaped(name));
+                table.styled(row(array, name, plain("-")));
+            }
         }
         table.print(out)?;
         if let Err(error) = &self.names {
@@ -162,7 +185,17 @@ impl Report {
             bytes(asked),
             bytes(taken),
             used(asked, taken)
-        ))
+        ))?;
+        let kept = sum(kept_bytes);
+        match self.classes.iter().map(|class| class.kept).sum::<usize>() {
+            0 => Ok(()),
+            slots => out.line(format_args!(
+                "{slots} free slots keep their pages, at most {}, for the next arrays of these \
+                 sizes, which then need no new memory; HandleTable::trim (in Python table.trim()) \
+                 gives the pages back, and SegmentOptions::retain limits them",
+                bytes(kept)
+            )),
+        }
     }
 
     fn print_verification(&self, out: &Output) -> Result<(), Failure> {
@@ -179,6 +212,38 @@ impl Report {
             more => out.line(format_args!("and {} more (see --json)", more - DAMAGE)),
         }
     }
+}
+
+/// Returns the most bytes that the free slots of a class keep.
+pub(super) fn kept_bytes(class: &ClassInfo) -> u64 {
+    class.extent.saturating_mul(class.kept as u64)
+}
+
+/// Returns the cells of an array.
+fn row(array: &ArrayInfo, name: String, owner: (String, Style)) -> [(String, Style); 11] {
+    let (dtype, shape) = Kind::describe(array);
+    let order = match Kind::of(&array.dtype) {
+        Kind::Array => order(array.order),
+        Kind::Object | Kind::Pickled => "-",
+    };
+    let state = match array.poisoned {
+        true => ("poisoned".into(), Style::Bad),
+        false => ("ok".into(), Style::Good),
+    };
+    let plain = |text: String| (text, Style::Plain);
+    [
+        plain(array.handle.to_string()),
+        plain(name),
+        plain(dtype),
+        plain(shape),
+        plain(order.into()),
+        plain(bytes(array.bytes)),
+        owner,
+        plain(array.writer.map_or("-".into(), |pid| pid.to_string())),
+        plain(holders(&array.readers)),
+        plain(holders(&array.pins)),
+        state,
+    ]
 }
 
 fn holders(pids: &[u32]) -> String {

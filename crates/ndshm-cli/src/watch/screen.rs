@@ -7,19 +7,27 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Cell, Paragraph, Row, Sparkline, Table};
 
 use super::snapshot::{Participant, Watched};
+use super::view::{View, name_of};
 use crate::output::{bytes, escaped};
+use crate::path::Kind;
 
 /// Maximum rows of participants and of rounds.
 const FEW: usize = 8;
 
 /// State that is kept between two draws.
-#[derive(Default)]
 pub struct Screen {
     /// The first array on the screen.
     first: usize,
+    /// What is shown, and in which order.
+    pub view: View,
 }
 
 impl Screen {
+    /// Returns a screen that shows what `view` chooses.
+    pub fn new(view: View) -> Screen {
+        Screen { first: 0, view }
+    }
+
     /// Scrolls the arrays by this many rows.
     pub fn scroll(&mut self, by: isize) {
         self.first = self.first.saturating_add_signed(by);
@@ -39,25 +47,26 @@ impl Screen {
             Constraint::Min(3),
         ])
         .areas(frame.area());
-        heading(frame, title, watched);
+        heading(frame, title, watched, &self.view);
         draw_memory(frame, memory, watched);
         if rounds > 0 {
             draw_rounds(frame, round, watched);
         }
         if seats > 0 {
-            draw_participants(frame, people, &snapshot.seats);
+            draw_participants(frame, people, &self.view.seats(snapshot), &self.view);
         }
         self.draw_arrays(frame, arrays, watched);
     }
 
     fn draw_arrays(&mut self, frame: &mut Frame<'_>, area: Rect, watched: &Watched) {
-        let arrays = &watched.snapshot.arrays;
+        let arrays = self.view.arrays(&watched.snapshot);
         let rows = usize::from(area.height.saturating_sub(3)).max(1);
         self.first = self.first.min(arrays.len().saturating_sub(rows));
         let end = (self.first + rows).min(arrays.len());
         let row = |array: &ndshm::inspect::ArrayInfo| {
             let name = watched.snapshot.names.get(&array.handle.to_bits());
             let pid = |pid: Option<u32>| pid.map_or("-".into(), |pid| pid.to_string());
+            let (dtype, shape) = Kind::describe(array);
             let state = match array.poisoned {
                 true => Span::raw("poisoned").red(),
                 false => Span::raw(""),
@@ -65,8 +74,8 @@ impl Screen {
             Row::new([
                 Cell::from(array.handle.to_string()),
                 Cell::from(name.map_or("-".into(), |name| escaped(name).to_string())),
-                Cell::from(escaped(&array.dtype.to_string()).to_string()),
-                Cell::from(format!("{:?}", array.shape)),
+                Cell::from(dtype),
+                Cell::from(shape),
                 Cell::from(bytes(array.bytes)),
                 Cell::from(pid(array.owner)),
                 Cell::from(pid(array.writer)),
@@ -88,28 +97,41 @@ impl Screen {
         let headings = [
             "handle", "name", "dtype", "shape", "bytes", "owner", "writer", "readers", "",
         ];
-        let shown_now = match arrays.len() {
+        let mut shown_now = match arrays.len() {
             0 => "arrays: none".into(),
             all => format!("arrays {} to {end} of {all}", self.first + 1),
         };
-        let table = Table::new(arrays[self.first..end].iter().map(row), widths)
+        if arrays.len() < watched.snapshot.arrays.len() {
+            shown_now += &format!(" (filtered, {} in all)", watched.snapshot.arrays.len());
+        }
+        let reverse = if self.view.reverse { ", reversed" } else { "" };
+        shown_now += &format!(", by {}{reverse}", name_of(self.view.arrays));
+        let rows = arrays[self.first..end].iter().map(|array| row(array));
+        let table = Table::new(rows, widths)
             .header(Row::new(headings).bold())
             .block(Block::bordered().title(shown_now));
         frame.render_widget(table, area);
     }
 }
 
-fn heading(frame: &mut Frame<'_>, area: Rect, watched: &Watched) {
-    let mut line = vec![
-        Span::raw(escaped(&watched.place).to_string()).bold(),
-        Span::raw("  q leaves, arrows scroll"),
-    ];
+fn heading(frame: &mut Frame<'_>, area: Rect, watched: &Watched, view: &View) {
+    let mut line = vec![Span::raw(escaped(&watched.place).to_string()).bold()];
+    // What is wrong comes first: the line may be longer than the screen is wide.
     if !watched.snapshot.is_inhabited() {
         line.push(Span::raw("  no live process is in it").yellow());
     }
     if let Some(damage) = &watched.snapshot.damage {
         line.push(Span::raw(format!("  {}", escaped(damage))).red());
     }
+    let filter = escaped(&view.filter);
+    match (view.typing, filter.is_empty()) {
+        (true, _) => line.push(Span::raw(format!("  filter: {filter}_  Enter, Esc")).bold()),
+        (false, false) => line.push(Span::raw(format!("  filter: {filter}")).bold()),
+        (false, true) => {}
+    }
+    line.push(Span::raw(
+        "  q leaves, arrows scroll, s and p sort, r reverses, / filters",
+    ));
     frame.render_widget(Paragraph::new(Line::from(line)), area);
 }
 
@@ -174,8 +196,11 @@ fn draw_rounds(frame: &mut Frame<'_>, area: Rect, watched: &Watched) {
     frame.render_widget(table, area);
 }
 
-fn draw_participants(frame: &mut Frame<'_>, area: Rect, seats: &[Participant]) {
-    let row = |participant: &Participant| {
+fn draw_participants(frame: &mut Frame<'_>, area: Rect, seats: &[&Participant], view: &View) {
+    let row = |participant: &&Participant| {
+        let rate = |rate: Option<f64>| rate.map_or("-".into(), |rate| format!("{rate:.1}"));
+        let rates = participant.rates;
+        let cpu = rates.map_or("-".into(), |rates| format!("{:.0} %", 100.0 * rates.cpu));
         let state = match participant.seat.alive {
             true => Span::raw(participant.state.to_string()).green(),
             false => Span::raw("dead").red(),
@@ -184,22 +209,37 @@ fn draw_participants(frame: &mut Frame<'_>, area: Rect, seats: &[Participant]) {
             Cell::from(participant.seat.seat.to_string()),
             Cell::from(participant.seat.pid.to_string()),
             Cell::from(state),
+            Cell::from(cpu),
+            Cell::from(participant.owned.to_string()),
+            Cell::from(bytes(participant.bytes)),
+            Cell::from(rate(rates.map(|rates| rates.made))),
+            Cell::from(rate(rates.map(|rates| rates.freed))),
             Cell::from(participant.writes.to_string()),
             Cell::from(participant.reads.to_string()),
             Cell::from(escaped(&participant.command).to_string()),
         ])
     };
     let widths = [
+        Constraint::Length(5),
+        Constraint::Length(8),
         Constraint::Length(6),
-        Constraint::Length(9),
+        Constraint::Length(6),
+        Constraint::Length(6),
+        Constraint::Length(10),
+        Constraint::Length(8),
+        Constraint::Length(8),
         Constraint::Length(7),
-        Constraint::Length(8),
-        Constraint::Length(8),
+        Constraint::Length(6),
         Constraint::Min(10),
     ];
+    let headings = [
+        "seat", "pid", "state", "cpu", "owns", "memory", "made/s", "freed/s", "writes", "reads",
+        "command",
+    ];
+    let title = count("participants", seats.len()) + ", by " + &name_of(view.seats);
     let table = Table::new(seats.iter().take(FEW).map(row), widths)
-        .header(Row::new(["seat", "pid", "state", "writes", "reads", "command"]).bold())
-        .block(Block::bordered().title(count("participants", seats.len())));
+        .header(Row::new(headings).bold())
+        .block(Block::bordered().title(title));
     frame.render_widget(table, area);
 }
 

@@ -1,6 +1,6 @@
 //! Successive snapshots of a segment, and the changes between them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -9,7 +9,9 @@ use ndshm::inspect::{ArrayInfo, Census, RoundProgress, SeatInfo};
 use ndshm::{AnyHandle, Observer};
 use serde_json::{Value as Json, json};
 
+use super::view::View;
 use crate::output::Failure;
+use crate::path;
 use crate::target::Place;
 
 /// Number of snapshots whose memory usage is remembered.
@@ -28,7 +30,7 @@ pub struct Watched {
 /// A snapshot of a segment.
 #[derive(Default)]
 pub struct Snapshot {
-    at: Option<Instant>,
+    pub at: Option<Instant>,
     pub size: u64,
     pub resident: u64,
     pub arrays: Vec<ArrayInfo>,
@@ -52,6 +54,25 @@ pub struct Participant {
     pub writes: usize,
     /// Arrays that it reads, or takes part in a round on.
     pub reads: usize,
+    /// Arrays that it owns.
+    pub owned: usize,
+    /// Bytes of the arrays that it owns.
+    pub bytes: u64,
+    /// What its process did since the previous snapshot.
+    pub rates: Option<Rates>,
+    /// Processor time of its process so far, in seconds.
+    time: Option<f64>,
+}
+
+/// What a process did between two snapshots, per second.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Rates {
+    /// Arrays made, of those that still lived at the later snapshot.
+    pub made: f64,
+    /// Arrays freed, of those that lived at the earlier snapshot.
+    pub freed: f64,
+    /// Seconds of processor time.
+    pub cpu: f64,
 }
 
 impl Watched {
@@ -82,17 +103,29 @@ impl Watched {
             )
         });
         let arrays: Vec<ArrayInfo> = self.observer.arrays().collect();
-        let (names, damage) = match self.observer.names("") {
-            Ok(names) => (
-                names
+        let (names, damage) = match path::all(&self.observer) {
+            Ok(paths) => (
+                paths
                     .into_iter()
-                    .map(|info| (info.handle.to_bits(), info.name))
+                    .map(|(handle, names)| (handle, names.join(", ")))
                     .collect(),
                 None,
             ),
             Err(error) => (HashMap::new(), Some(error.to_string())),
         };
-        let seats = self.observer.seats()?;
+        let mut seats: Vec<Participant> = self
+            .observer
+            .seats()?
+            .into_iter()
+            .map(|seat| Participant::of(seat, &arrays))
+            .collect();
+        if let Some(at) = before.at {
+            let seconds = now.duration_since(at).as_secs_f64().max(1e-9);
+            let changes = Changes::between(&before.arrays, &arrays);
+            for seat in &mut seats {
+                seat.rates = before.rates_of(seat, &changes, seconds);
+            }
+        }
         self.snapshot = Snapshot {
             at: Some(now),
             size: metadata.size(),
@@ -100,10 +133,7 @@ impl Watched {
             census,
             rates,
             rounds: self.observer.rounds(),
-            seats: seats
-                .into_iter()
-                .map(|seat| Participant::of(seat, &arrays))
-                .collect(),
+            seats,
             arrays,
             names,
             damage,
@@ -116,13 +146,57 @@ impl Watched {
     }
 }
 
+/// Arrays that came and went between two snapshots, by the pid of their owner.
+#[derive(Default)]
+struct Changes {
+    made: HashMap<u32, usize>,
+    freed: HashMap<u32, usize>,
+}
+
+impl Changes {
+    fn between(before: &[ArrayInfo], after: &[ArrayInfo]) -> Changes {
+        let count = |arrays: &[ArrayInfo], others: &[ArrayInfo]| {
+            let others: HashSet<u64> = others.iter().map(|it| it.handle.to_bits()).collect();
+            let mut counts = HashMap::new();
+            for array in arrays {
+                if !others.contains(&array.handle.to_bits())
+                    && let Some(pid) = array.owner
+                {
+                    *counts.entry(pid).or_default() += 1;
+                }
+            }
+            counts
+        };
+        Changes {
+            made: count(after, before),
+            freed: count(before, after),
+        }
+    }
+}
+
 impl Snapshot {
+    /// Returns the rates of a participant since this snapshot; `None` if it was not there.
+    fn rates_of(&self, seat: &Participant, changes: &Changes, seconds: f64) -> Option<Rates> {
+        let pid = seat.seat.pid;
+        let then = self.seats.iter().find(|then| then.seat == seat.seat)?;
+        let rate =
+            |counts: &HashMap<u32, usize>| counts.get(&pid).copied().unwrap_or(0) as f64 / seconds;
+        Some(Rates {
+            made: rate(&changes.made),
+            freed: rate(&changes.freed),
+            cpu: match (then.time, seat.time) {
+                (Some(then), Some(now)) => ((now - then) / seconds).max(0.0),
+                _ => 0.0,
+            },
+        })
+    }
+
     /// Returns `true` if a live participant is in the segment.
     pub fn is_inhabited(&self) -> bool {
         self.seats.iter().any(|participant| participant.seat.alive)
     }
 
-    pub fn document(&self) -> Json {
+    pub fn document(&self, view: &View) -> Json {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         json!({
             "time": since.map_or(0.0, |since| since.as_secs_f64()),
@@ -143,7 +217,7 @@ impl Snapshot {
                 "torn": round.torn,
                 "tiles": round.tiles,
             })).collect::<Json>(),
-            "seats": self.seats.iter().map(|participant| json!({
+            "seats": view.seats(self).iter().map(|participant| json!({
                 "seat": participant.seat.seat,
                 "pid": participant.seat.pid,
                 "alive": participant.seat.alive,
@@ -151,20 +225,30 @@ impl Snapshot {
                 "state": participant.state.to_string(),
                 "writes": participant.writes,
                 "reads": participant.reads,
+                "owned": participant.owned,
+                "owned_bytes": participant.bytes,
+                "made_per_s": participant.rates.map(|rates| rates.made),
+                "freed_per_s": participant.rates.map(|rates| rates.freed),
+                "cpu": participant.rates.map(|rates| rates.cpu),
             })).collect::<Json>(),
         })
     }
 }
 
 impl Participant {
-    /// Counts the leases of the seat's process. Leases name processes, so all seats of one process
-    /// show the same counts.
+    /// Counts the leases and the arrays of the seat's process. Leases and owners name processes, so
+    /// all seats of one process show the same counts.
     fn of(seat: SeatInfo, arrays: &[ArrayInfo]) -> Participant {
-        let (command, state) = match seat.alive {
+        let process = match seat.alive {
             true => process(seat.pid),
             false => None,
-        }
-        .unwrap_or(("-".into(), '-'));
+        };
+        let time = process.as_ref().map(|process| process.time);
+        let (command, state) = match process {
+            Some(process) => (process.name, process.state),
+            None => ("-".into(), '-'),
+        };
+        let owned = || arrays.iter().filter(|array| array.owner == Some(seat.pid));
         let writes = arrays.iter().filter(|array| array.writer == Some(seat.pid));
         let reads = arrays
             .iter()
@@ -172,6 +256,10 @@ impl Participant {
         Participant {
             writes: writes.count(),
             reads: reads.count(),
+            owned: owned().count(),
+            bytes: owned().map(|array| array.bytes).sum(),
+            rates: None,
+            time,
             seat,
             command,
             state,
@@ -179,14 +267,32 @@ impl Participant {
     }
 }
 
-/// Returns name and state of a process from /proc.
-fn process(pid: u32) -> Option<(String, char)> {
+/// A process as /proc shows it.
+#[derive(PartialEq, Debug)]
+struct Process {
+    name: String,
+    /// The state as a letter.
+    state: char,
+    /// Processor time so far, in seconds.
+    time: f64,
+}
+
+/// Returns a process from /proc.
+fn process(pid: u32) -> Option<Process> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
     let stat = String::from_utf8_lossy(&stat);
     // The name is in parentheses, and may itself contain some.
     let (head, rest) = stat.rsplit_once(')')?;
     let (_, name) = head.split_once('(')?;
-    Some((name.to_owned(), rest.trim_start().chars().next()?))
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    // Fields 14 and 15 of proc(5), of which the state is the third.
+    let ticks = |at: usize| fields.get(at - 3)?.parse::<u64>().ok();
+    let ticks = ticks(14)? + ticks(15)?;
+    Some(Process {
+        name: name.to_owned(),
+        state: fields[0].chars().next()?,
+        time: ticks as f64 / rustix::param::clock_ticks_per_second() as f64,
+    })
 }
 
 #[cfg(test)]
@@ -195,9 +301,13 @@ mod tests {
 
     #[test]
     fn this_process_runs_and_has_a_name() {
-        let (name, state) = process(std::process::id()).unwrap();
-        assert!(!name.is_empty());
-        assert!("RSD".contains(state), "{state}");
+        let this = process(std::process::id()).unwrap();
+        assert!(!this.name.is_empty());
+        assert!("RSD".contains(this.state), "{}", this.state);
+        // Work until the clock of the process moves.
+        while process(std::process::id()).unwrap().time <= this.time {
+            std::hint::black_box((0..10_000u64).sum::<u64>());
+        }
         assert_eq!(process(u32::MAX), None);
     }
 }

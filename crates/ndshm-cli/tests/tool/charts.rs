@@ -54,6 +54,23 @@ pub fn charts_show_the_numbers() {
         json!([0.0, 0.0, 0.0, 1.0, 0.0])
     );
 
+    // Each of the three columns is a line; at least 24 rows make lines the default.
+    let lines = plot(Which::Plain, &["--line"]);
+    assert_eq!(
+        (&lines["kind"], &lines["lines"][2]),
+        (&json!("lines"), &json!([2.5, 5.5, 8.5, 11.5]))
+    );
+    let some = plot(Which::Plain, &["--line", "--slice", ":,1:"]);
+    assert_eq!(
+        (&some["indices"], &some["lines"][0][0]),
+        (&json!([1, 2]), &json!(1.5))
+    );
+    for empty in ["--heat", "--line", "--hist"] {
+        let none = live.array(Which::Plain);
+        let none = ["plot", &live.place, &none, "--slice", "0:0", empty];
+        piped(&none).ends_with(0);
+    }
+
     let refused: [(Which, &[&str]); 7] = [
         (Which::Records, &[]),
         (Which::Records, &["--field", "none"]),
@@ -96,13 +113,19 @@ fn files(live: &Live) {
             fs::remove_file(&file).unwrap();
             match end {
                 "png" => {
-                    // Signature; width and height in the first chunk: PNG, sections 5.2, 11.2.1.
+                    // Signature; the height in the first chunk: PNG, sections 5.2, 11.2.1.
                     assert_eq!(bytes[..8], *b"\x89PNG\r\n\x1a\n");
-                    assert_eq!(bytes[16..24], [0, 0, 3, 32, 0, 0, 1, 224]);
+                    let height = u32::from_be_bytes(bytes[20..24].try_into().unwrap());
+                    // 560 or 400 pixels of numbers, with 80 for title and ticks.
+                    let expected = if kind[0] == "--heat" { 640 } else { 480 };
+                    assert_eq!(height, expected, "{kind:?}");
                 }
                 _ => {
                     let text = String::from_utf8(bytes).unwrap();
                     assert!(text.contains("f64") && text.ends_with("</svg>\n"), "{text}");
+                    let images = if kind[0] == "--heat" { 2 } else { 0 };
+                    assert_eq!(text.matches("<image").count(), images, "{text}");
+                    assert!(text.len() < 20_000, "{kind:?}: {} bytes", text.len());
                     assert_eq!(
                         text.matches("<text").count(),
                         text.matches("</text>").count()

@@ -231,6 +231,8 @@ pub fn no_bytes_crash_the_tool() {
         let handle = &kept.handles[next() as usize % kept.handles.len()];
         piped(&["stat", name, handle]).code();
         piped(&["get", name, handle, "--json"]).code();
+        piped(&["ls", name]).code();
+        piped(&["get", name, "layer/plain/0"]).code();
         kept.restore();
     }
     assert!(damaged > 5, "{damaged} of 25 were found damaged");

@@ -394,7 +394,22 @@ pub fn gc_leaves_files_of_zeros() {
     }
     assert!(!all.to_string().contains(&other.0));
     assert!(!runs::json(&["ls"]).out.contains(&other.0));
-    piped(&["gc", &empty.0, &zeros.0]).ends_with(1);
+    let named = piped(&["gc", &empty.0, &zeros.0]);
+    let named = &named.ends_with(1).out;
+    let command = format!(
+        "to make the changes: ndshm gc --yes {} {}\n",
+        empty.0, zeros.0
+    );
+    assert!(named.contains(&command), "{named}");
+    let text = piped(&["gc"]).out;
+    for name in [&empty, &zeros] {
+        let command = format!("ndshm gc --yes {}", name.0);
+        assert_eq!(entry(&all, &name.0)["command"], command);
+        assert!(
+            text.contains(&format!("to remove it: {command}\n")),
+            "{text}"
+        );
+    }
     assert!(empty.exists() && zeros.exists());
     piped(&["gc", "--yes", &empty.0, &zeros.0]).ends_with(0);
     assert!(!empty.exists() && !zeros.exists());

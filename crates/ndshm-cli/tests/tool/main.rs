@@ -9,6 +9,7 @@ mod damage;
 mod files;
 mod leftovers;
 mod living;
+mod paths;
 mod program;
 mod runs;
 mod snapshot;
@@ -42,9 +43,15 @@ fn main() {
         damage::no_bytes_crash_the_tool,
         files::export_and_import_keep_the_contents,
         files::invalid_files_are_refused,
+        paths::parts_are_found_by_their_paths,
+        paths::objects_are_printed_as_json,
+        paths::pickles_are_not_read,
+        paths::lists_have_parts_below_their_parents,
         charts::charts_show_the_numbers,
         watch::watch_follows_a_live_segment,
         watch::watch_shows_a_dead_segment,
+        watch::watch_sorts_and_filters,
+        watch::watch_measures_rates,
         watch::watch_survives_damage,
         watch::watch_once_needs_no_terminal,
         system::doctor_reports_low_limits,

@@ -1,7 +1,7 @@
 //! Tests of `watch`, in a terminal that the test reads.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::num::NonZero;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
@@ -166,6 +166,98 @@ pub fn watch_shows_a_dead_segment() {
     let pid = Pid::from_child(&again.child);
     kill_process(pid, Signal::TERM).unwrap();
     again.ends_with(0);
+}
+
+pub fn watch_sorts_and_filters() {
+    let live = Live::named("sorted");
+    let mut session = Session::start(&["watch", &live.place, "--interval", "30"]);
+    session.shows(&["by slot", "participants, by seat", "1 to 10 of 10"]);
+    session.press("/also");
+    session.shows(&[
+        "filter: also_",
+        "1 to 1 of 1 (filtered, 10 in all)",
+        "layer/plain",
+    ]);
+    // A letter that is a command is a part of the filter while it is typed.
+    session.press("q");
+    session.shows(&["filter: alsoq_", "arrays: none (filtered"]);
+    session.press("\x7f\r");
+    session.shows(&["filter: also  q leaves", "1 to 1 of 1"]);
+    session.press("/");
+    session.shows(&["filter: _"]);
+    session.press("x");
+    session.shows(&["filter: x_", "1 to 1 of 1 (filtered"]);
+    session.press("\x1b");
+    session.shows(&["1 to 10 of 10, by slot"]);
+    session.press("ss");
+    session.shows(&["by bytes"]);
+    session.press("rp");
+    session.shows(&["by bytes, reversed", "participants, by cpu"]);
+    session.press("q");
+    session.ends_with(0);
+
+    // The same choices without a terminal.
+    let listed = |more: &[&str]| {
+        let args = [&["watch", &live.place, "--once"], more].concat();
+        let text = piped(&args).ends_with(0).out.clone();
+        let rows = text.lines().filter(|line| line.contains("│ndshm:"));
+        rows.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let by_bytes = listed(&["--sort", "bytes"]);
+    assert!(by_bytes[0].contains("976.5 KiB"), "{by_bytes:?}");
+    let reversed = listed(&["--sort", "bytes", "--reverse"]);
+    assert!(reversed[9].contains("976.5 KiB"), "{reversed:?}");
+    let by_name = listed(&["--sort", "name"]);
+    assert!(by_name[0].contains("also plain"), "{by_name:?}");
+    let leased = listed(&["--sort", "leases"]);
+    assert!(leased[0].contains(&live.array(Which::Leased)), "{leased:?}");
+    assert_eq!(listed(&["--filter", "COMPLEX"]).len(), 1);
+    piped(&["watch", &live.place, "--sort", "colour"]).ends_with(2);
+    live.leave();
+}
+
+pub fn watch_measures_rates() {
+    let name = Name::new("rates");
+    let table = HandleTable::join(&options().create(&name.0).unwrap()).unwrap();
+    let mut child = runs::command(&["watch", &name.0, "--json", "--interval", "20"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut seats = lines.map(|line| {
+        let line: serde_json::Value = serde_json::from_str(&line.unwrap()).unwrap();
+        line["seats"][0].clone()
+    });
+    let first = seats.next().unwrap();
+    assert_eq!(
+        (&first["owned"], &first["made_per_s"], &first["cpu"]),
+        (&json!(0), &json!(null), &json!(null))
+    );
+    let start = Instant::now();
+    let mut seen = |key: &str, work: &mut dyn FnMut()| loop {
+        work();
+        let seat = seats.next().unwrap();
+        if seat[key].as_f64() > Some(0.0) {
+            return seat;
+        }
+        assert!(start.elapsed() < DEADLINE, "{key}: {seat}");
+    };
+    let mut arrays = Vec::new();
+    let seat = seen("made_per_s", &mut || {
+        arrays.push(table.zeros::<u8, _>(1000).unwrap());
+    });
+    let owned = seat["owned"].as_u64().unwrap();
+    assert_eq!(seat["owned_bytes"].as_u64(), Some(1000 * owned), "{seat}");
+    seen("freed_per_s", &mut || {
+        for array in arrays.drain(..) {
+            table.free(array).unwrap();
+        }
+    });
+    seen("cpu", &mut || {
+        std::hint::black_box((0..1_000_000u64).fold(1, |a, b| a ^ b.rotate_left(3)));
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 pub fn watch_survives_damage() {

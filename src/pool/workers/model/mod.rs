@@ -35,6 +35,11 @@ impl Backend {
         Ok(())
     }
 
+    /// Returns `false`: the workers of a model are threads.
+    pub(in crate::pool) fn is_serial(self) -> bool {
+        false
+    }
+
     /// Returns `false`: a call waits for workers anyway.
     pub(in crate::pool) fn may_fail_to_start(self) -> bool {
         false

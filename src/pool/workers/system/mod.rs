@@ -36,15 +36,23 @@ pub(crate) enum Backend {
     Spawn,
     /// Threads of this process.
     Threads,
+    /// No workers: the thread that calls the pool does their work.
+    Serial,
 }
 
 impl Backend {
     /// Returns an error if the workers are other processes, which cannot map this segment.
     pub(in crate::pool) fn check_segment(self, segment: &Segment) -> Result<(), PoolError> {
-        match self != Backend::Threads && segment.fd().is_none() {
+        let has_processes = !matches!(self, Backend::Threads | Backend::Serial);
+        match has_processes && segment.fd().is_none() {
             true => Err(PoolError::InProcess),
             false => Ok(()),
         }
+    }
+
+    /// Returns `true` if the thread that calls the pool does the work.
+    pub(in crate::pool) fn is_serial(self) -> bool {
+        self == Backend::Serial
     }
 
     /// Returns `true` if a worker may fail before it is ready, so that the start waits for it.
@@ -67,7 +75,7 @@ impl Backend {
     ) -> Result<(), PoolError> {
         match self {
             Backend::Fork | Backend::ForkAnyway => fork::refuse_leases(is_own),
-            Backend::Spawn | Backend::Threads => Ok(()),
+            Backend::Spawn | Backend::Threads | Backend::Serial => Ok(()),
         }
     }
 
@@ -98,6 +106,7 @@ impl Backend {
             }
             Backend::Spawn => Worker::Process(spawn::spawn(&life, image)?),
             Backend::Threads => Worker::Thread(thread::start(table, shared, worker)?),
+            Backend::Serial => Worker::Caller,
         })
     }
 
@@ -111,13 +120,15 @@ impl Backend {
 pub(in crate::pool) enum Worker {
     Process(Child),
     Thread(Thread),
+    /// The thread that calls the pool.
+    Caller,
 }
 
 impl Worker {
     pub(in crate::pool) fn pid(&self) -> u32 {
         match self {
             Worker::Process(child) => child.pid(),
-            Worker::Thread(_) => std::process::id(),
+            Worker::Thread(_) | Worker::Caller => std::process::id(),
         }
     }
 
@@ -126,6 +137,7 @@ impl Worker {
         match self {
             Worker::Process(child) => child.has_died(),
             Worker::Thread(thread) => thread.has_died(),
+            Worker::Caller => false,
         }
     }
 
@@ -133,14 +145,14 @@ impl Worker {
     pub(in crate::pool) fn status(&self) -> (Option<i32>, Option<i32>) {
         match self {
             Worker::Process(child) => (child.signal(), child.code()),
-            Worker::Thread(_) => (None, None),
+            Worker::Thread(_) | Worker::Caller => (None, None),
         }
     }
 
     /// Waits for the end of a thread that has died.
     pub(in crate::pool) fn join_thread(&mut self) {
         match self {
-            Worker::Process(_) => {}
+            Worker::Process(_) | Worker::Caller => {}
             Worker::Thread(thread) => thread.end(),
         }
     }
@@ -150,6 +162,7 @@ impl Worker {
         match self {
             Worker::Process(child) => child.end(deadline),
             Worker::Thread(thread) => thread.end(),
+            Worker::Caller => {}
         }
     }
 }

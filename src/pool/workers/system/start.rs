@@ -118,9 +118,59 @@ impl<'t> Pool<'t> {
     pub fn spawn(table: &'t HandleTable, workers: usize) -> Result<Pool<'t>, PoolError> {
         Pool::builder().workers(workers).spawn(table)
     }
+
+    /// Starts a pool without workers: each call runs its kernel in the calling thread, tile by
+    /// tile. The results are those of any other pool with the same [seed](Pool::seed), to the last
+    /// bit.
+    ///
+    /// This is the reference for a pool of workers, and the place to debug a kernel: a breakpoint,
+    /// `dbg!` or a profiler sees it in the caller's thread, in the order of the tiles. All calls of
+    /// a pool work. In those that run once in each worker ([`run`](Pool::run),
+    /// [`broadcast`](Pool::broadcast)) there is one.
+    ///
+    /// ```
+    /// use ndarray::Axis;
+    /// use ndshm::rand_core::Rng;
+    /// use ndshm::{HandleTable, Pool, Segment};
+    ///
+    /// let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let draw = |mut pool: Pool<'_>| {
+    ///     let x = table.zeros::<u64, _>(100)?;
+    ///     let tiles = table.partition(x.write(), Axis(0), 7)?;
+    ///     pool.for_each(&tiles, &(), |mut x, (), tile| {
+    ///         let mut rng = tile.rng();
+    ///         x.mapv_inplace(|_| rng.next_u64());
+    ///     })?;
+    ///     Ok::<_, ndshm::Error>(table.read(x)?.to_owned())
+    /// };
+    /// let expected = draw(Pool::builder().seed(42).serial(&table)?)?;
+    /// assert_eq!(draw(Pool::builder().seed(42).workers(3).threads(&table)?)?, expected);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// A panic of the kernel is an error of the call, as in other pools. A kernel that ends the
+    /// process ends the program, and a [deadline](Pool::set_deadline) does not interrupt a kernel.
+    /// In a [started](Pool::start) call, the tiles run when the parent waits for them.
+    ///
+    /// # Errors
+    /// [`PoolError::Alloc`], [`PoolError::Join`] and [`PoolError::System`] as in
+    /// [`fork`](Pool::fork).
+    #[doc(alias = "sequential")]
+    pub fn serial(table: &'t HandleTable) -> Result<Pool<'t>, PoolError> {
+        Pool::builder().serial(table)
+    }
 }
 
 impl PoolBuilder {
+    /// Starts no workers: the calling thread runs the kernels. The number of
+    /// [workers](PoolBuilder::workers) does not matter.
+    ///
+    /// # Errors
+    /// Same as [`Pool::serial`].
+    pub fn serial(self, table: &HandleTable) -> Result<Pool<'_>, PoolError> {
+        self.start(table, Backend::Serial)
+    }
+
     /// Forks the workers.
     ///
     /// # Errors

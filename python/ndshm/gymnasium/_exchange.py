@@ -1,0 +1,171 @@
+"""What the parent tells the environments, and what it reads of their answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, TypeAlias
+
+import gymnasium
+import numpy as np
+from gymnasium import Space
+from gymnasium.vector.utils import iterate
+from numpy.typing import NDArray
+
+from .._pool_errors import unpack
+from ._crew import Crew
+from ._layout import Batch, Layout
+from ._letters import (
+    FAILED,
+    LETTER,
+    MAKE,
+    OP,
+    RESET,
+    STATUS,
+    STEP,
+    STEP_PICKLED,
+    Arrays,
+    Boxes,
+    Large,
+    dumps,
+)
+
+_SHOWN = 4
+"""The number of environments whose exceptions are shown."""
+
+Infos: TypeAlias = dict[str, Any]
+Letters: TypeAlias = list[tuple[int, Any]]
+
+
+class Exchange:
+    """The arrays of a vector environment in its parent, and the orders through them."""
+
+    def __init__(self, crew: Crew, arrays: Arrays, layout: Layout) -> None:
+        self._crew, self._boxes, self.count = crew, Boxes(arrays), crew.count
+        self.everyone = list(range(self.count))
+        self._words = np.asarray(arrays.words)
+        self.rewards: NDArray[np.float64] = np.asarray(arrays.rewards)
+        self.terminations: NDArray[np.bool_] = np.asarray(arrays.terminations)
+        self.truncations: NDArray[np.bool_] = np.asarray(arrays.truncations)
+        self._actions = None if arrays.actions is None else np.asarray(arrays.actions)
+        observations = [np.asarray(array) for array in arrays.observations]
+        self.batch = Batch(layout, self.count, observations)
+        # Letters to the environments that have an array of their own.
+        self._letters: dict[int, Large] = {}
+
+    # ---- orders ---------------------------------------------------------------------------------
+
+    def _write(self, env: int, op: int, letter: bytes | Large) -> None:
+        self._boxes.write(env, op, letter)
+        if isinstance(letter, Large):
+            self._letters[env] = letter
+
+    def order(self, op: int, bodies: list[Any]) -> None:
+        """Tell each environment something of its own, or all the same."""
+        letters = [self._boxes.letter(dumps(body)) for body in bodies]
+        self._crew.prepare()
+        for env in self.everyone:
+            self._write(env, op, letters[env % len(letters)])
+        self._crew.send_together(self.everyone)
+
+    def reset(
+        self, envs: list[int], seeds: Sequence[int | None], options: Any, make: bool = False
+    ) -> None:
+        """Tell environments to reset. With `make`, those that were not lost are made anew before."""
+        letters = [self._boxes.letter(dumps((seeds[env], options))) for env in envs]
+        self._crew.prepare()
+        lost = self._crew.lost
+        for env, letter in zip(envs, letters):
+            # Those of a new worker are new.
+            self._write(env, MAKE if make and env not in lost else RESET, letter)
+        lost.difference_update(envs)
+        self._crew.send_together(envs)
+
+    def step(self, envs: list[int], actions: Any, space: Space[Any], together: bool) -> None:
+        """Tell environments to take a step. `space` is that of a batch of actions."""
+        shared = self._actions
+        if (
+            shared is not None
+            and isinstance(actions, np.ndarray)
+            and actions.dtype == shared.dtype
+            and actions.shape == (len(envs), *shared.shape[1:])
+        ):
+            self._crew.prepare()
+            place: Any = slice(None) if envs is self.everyone else envs
+            shared[place] = actions
+            self._words[place, OP] = STEP
+        else:
+            # The environments get the actions of the type in which they were passed.
+            each = list(iterate(space, actions))
+            if len(each) != len(envs):
+                raise ValueError(
+                    f"{len(each)} actions were passed for {len(envs)} environments: pass one for each"
+                )
+            letters = [self._boxes.letter(dumps(action)) for action in each]
+            self._crew.prepare()
+            for env, letter in zip(envs, letters):
+                self._write(env, STEP_PICKLED, letter)
+        if together:
+            self._crew.send_together(envs)
+        else:
+            self._crew.send(envs)
+
+    # ---- answers --------------------------------------------------------------------------------
+
+    def has_failed(self, env: int) -> bool:
+        """Return whether the answer of an environment is an exception."""
+        return bool(self._words[env, STATUS] == FAILED)
+
+    def collect(self, envs: list[int]) -> Letters:
+        """Take environments that have answered, and return their letters. Raise if some have
+        failed.
+        """
+        self._crew.take(envs)
+        status = self._words[:, STATUS] if envs is self.everyone else self._words[envs, STATUS]
+        if self._letters:
+            for env in envs:
+                self._letters.pop(env, None)
+        if not status.any():
+            return []
+        letters, failed = [], []
+        for env, kind in zip(envs, status.tolist()):
+            if kind == FAILED:
+                failed.append((env, self._boxes.read(env)))
+            elif kind == LETTER:
+                letters.append((env, self._boxes.read(env)))
+        if failed:
+            raise _error(failed)
+        return letters
+
+    def drop(self, envs: list[int]) -> None:
+        """Read the letters of environments for nothing, which frees their memory."""
+        with suppress(Exception):
+            self.collect(envs)
+
+    def infos(self, letters: Letters, places: dict[int, int] | None = None) -> Infos:
+        """Store the objects of observations, and return the infos as gymnasium batches them.
+
+        `places` are the places of some environments, if the batch is of them alone.
+        """
+        batch: gymnasium.vector.VectorEnv[Any, Any, Any] = gymnasium.vector.VectorEnv()
+        batch.num_envs = self.count if places is None else len(places)
+        infos: Infos = {}
+        for env, (info, objects) in letters:
+            self.batch.store(env, objects)
+            infos = batch._add_info(infos, info, env if places is None else places[env])
+        return infos
+
+
+def _error(failed: list[tuple[int, bytes]]) -> Exception:
+    """Return the exception of the first environment that has failed, with notes on the others."""
+    envs = [env for env, _ in failed]
+    error = unpack(failed[0][1])
+    error.add_note(f"raised in environment {envs[0]} of the vector, in its worker")
+    for env, body in failed[1:_SHOWN]:
+        error.add_note(f"environment {env} has raised {unpack(body)!r}")
+    if envs[_SHOWN:]:
+        error.add_note(f"and the environments {envs[_SHOWN:]}")
+    # An exception may refuse attributes.
+    with suppress(Exception):
+        error.env_ids = envs  # type: ignore[attr-defined]
+    return error

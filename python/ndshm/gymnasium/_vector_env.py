@@ -1,0 +1,406 @@
+"""The vector environment."""
+
+from __future__ import annotations
+
+import multiprocessing
+import operator
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from multiprocessing.context import BaseContext
+from typing import Any, TypeAlias
+
+import gymnasium
+import numpy as np
+from gymnasium import Env, logger
+from gymnasium.error import AlreadyPendingCallError, ClosedEnvironmentError, NoAsyncCallError
+from gymnasium.vector import AutoresetMode
+from numpy.typing import ArrayLike, NDArray
+
+from .._errors import NdshmError
+from .._table import Table, default
+from ._arguments import Seed, masked, numbers, seeds_of
+from ._crew import Crew
+from ._exchange import Exchange, Infos, Letters
+from ._layout import layout_of
+from ._letters import CALL, SET, Arrays
+from ._spaces import Mode, make_arrays, spaces_of
+
+Step: TypeAlias = tuple[Any, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], Infos]
+
+_MOST = 2048
+"""The number of tiles that a pool hands out one by one."""
+
+
+class VectorEnv(gymnasium.vector.VectorEnv[Any, Any, NDArray[Any]]):  # type: ignore[misc,unused-ignore]
+    """Environments that live in a few worker processes, and write their observations in place.
+
+    `env_fns` are functions that make the environments. `workers` is the number of processes, by
+    default one for each processor, and at most one for each environment. An environment stays in
+    its worker. `context` is a start method of `multiprocessing` or one of its contexts, and `table`
+    the table of the arrays.
+
+    The other arguments are those of `gymnasium.vector.AsyncVectorEnv`. With `copy=False` the
+    observations that are returned are the shared arrays, which the next step changes. Spaces that
+    are no arrays of one shape, such as `Text` or `Graph`, are pickled; `shared_memory=False` does
+    that with all. The results are those of `gymnasium.vector.SyncVectorEnv`, for any number of
+    workers.
+
+    >>> import gymnasium as gym, numpy as np
+    >>> from ndshm.gymnasium import VectorEnv
+    >>> envs = VectorEnv([lambda: gym.make("CartPole-v1")] * 4, workers=2)
+    >>> observations, infos = envs.reset(seed=42)
+    >>> observations, rewards, terminations, truncations, infos = envs.step(envs.action_space.sample())
+    >>> observations.shape, rewards
+    ((4, 4), array([1., 1., 1., 1.]))
+
+    `send` and `recv` step some environments at a time: `recv(k)` returns the first k that are ready.
+
+    >>> envs.send(np.array([0, 1, 0, 1]))
+    >>> for _ in range(100):
+    ...     observations, rewards, terminations, truncations, infos = envs.recv(2)
+    ...     envs.send(np.array([1, 0]), infos["env_ids"])
+    >>> envs.close()
+
+    An exception in an environment is raised by the call that waits for it, with its traceback as the
+    cause; its attribute `env_ids` tells which environments failed. They stay as they are, and the
+    others have taken their step. `WorkerDied` names the environments of a worker that has died.
+    After either, `restart` makes environments anew.
+    """
+
+    __module__ = "ndshm.gymnasium"
+
+    def __init__(
+        self,
+        env_fns: Sequence[Callable[[], Env[Any, Any]]],
+        shared_memory: bool = True,
+        copy: bool = True,
+        context: str | BaseContext | None = None,
+        *,
+        observation_mode: Mode = "same",
+        autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
+        workers: int | None = None,
+        table: Table | None = None,
+    ) -> None:
+        # `close` is called also for a value that was not made to its end.
+        self.closed = True
+        self.env_fns = env_fns = list(env_fns)
+        self.num_envs = count = len(env_fns)
+        if not 1 <= count <= _MOST:
+            raise ValueError(
+                f"{count} environments are not possible: pass a list of 1 to {_MOST} functions"
+            )
+        processes = len(os.sched_getaffinity(0)) if workers is None else operator.index(workers)
+        if processes < 1:
+            raise ValueError(f"{workers} workers are not possible: pass a number from 1 on")
+        self.workers = processes = min(processes, count)
+        self.shared_memory, self.copy, self.observation_mode = shared_memory, copy, observation_mode
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        if not isinstance(context, BaseContext):
+            context = multiprocessing.get_context(context)
+        table = default() if table is None else table
+        self._waiting: str | None = None
+        self._crew = Crew(env_fns, processes, table, context, self.autoreset_mode)
+        self._arrays: Arrays | None = None
+        try:
+            found = self._crew.spaces(observation_mode == "same")
+            made = spaces_of(found, observation_mode)
+            layout = layout_of(made.single_observation_space, shared_memory)
+            self._arrays = make_arrays(table, count, layout, made.single_action_space)
+            self._crew.attach(layout, self._arrays)
+        except BaseException:
+            self._end(True)
+            raise
+        self.__dict__.update(vars(made))
+        self.metadata = {**found[0][0], "autoreset_mode": self.autoreset_mode}
+        self.render_mode = found[0][1]
+        self._exchange = Exchange(self._crew, self._arrays, layout)
+        self._everyone = self._exchange.everyone
+        # Environments that were told to reset, and were not received since.
+        self._resetting: set[int] = set()
+        self.closed = False
+
+    # ---- states ---------------------------------------------------------------------------------
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ClosedEnvironmentError(
+                f"Trying to operate on `{type(self).__name__}`, after a call to `close()`."
+            )
+
+    def _check_idle(self, name: str, recovers: bool = False) -> None:
+        """Check that no answers are waited for, and drop those of calls that have failed."""
+        self._check_open()
+        if self._waiting is not None:
+            raise AlreadyPendingCallError(
+                f"Calling `{name}` while waiting for a pending call to `{self._waiting}` to complete",
+                self._waiting,
+            )
+        self._resetting.clear()
+        if recovers:
+            self._crew.recover()
+        if self._crew.busy:
+            self._exchange.drop(self._crew.answered())
+
+    def _check_waiting(self, name: str) -> None:
+        self._check_open()
+        if self._waiting != name:
+            raise NoAsyncCallError(
+                f"Calling `{name}_wait` without any prior call to `{name}_async`.", name
+            )
+
+    def _check_made(self, envs: list[int]) -> None:
+        if lost := self._crew.lost.intersection(envs):
+            raise RuntimeError(
+                f"the environments {sorted(lost)} were lost with their worker: make them anew by "
+                "restart(), or reset() all"
+            )
+
+    def _wait(self, envs: list[int], timeout: float | None) -> Letters:
+        """Wait for the answers of environments, and return their letters."""
+        name = self._waiting
+        try:
+            has_answered = self._crew.wait_for(envs, timeout)
+        except NdshmError:
+            self._waiting = None
+            raise
+        if not has_answered:
+            raise multiprocessing.TimeoutError(
+                f"The call to `{name}_wait` has timed out after {timeout} second(s): the environments "
+                "go on, and can be waited for again."
+            )
+        self._waiting = None
+        return self._exchange.collect(envs)
+
+    # ---- reset ----------------------------------------------------------------------------------
+
+    def reset(self, *, seed: Seed = None, options: dict[str, Any] | None = None) -> tuple[Any, Infos]:
+        """Reset the environments, and return their observations and infos.
+
+        Environment i gets `seed + i`, or its own of a list. `options["reset_mask"]`, an array of
+        bools, resets some of them. Environments that were lost are there again.
+        """
+        self.reset_async(seed=seed, options=options)
+        return self.reset_wait()
+
+    def reset_async(self, seed: Seed = None, options: dict[str, Any] | None = None) -> None:
+        """Begin to reset the environments. `reset_wait` returns the results, or `recv` some."""
+        if self._waiting == "recv":
+            # The answers of environments that were sent are dropped.
+            self._waiting = None
+        self._check_idle("reset_async", True)
+        seeds = seeds_of(seed, self.num_envs)
+        envs = self._everyone
+        if options is not None and "reset_mask" in options:
+            options = dict(options)
+            envs = masked(options.pop("reset_mask"), self.num_envs)
+        self._exchange.reset(envs, seeds, options)
+        self._resetting = set(envs)
+        self._waiting = "reset"
+
+    def reset_wait(self, timeout: float | None = None) -> tuple[Any, Infos]:
+        """Wait for the environments of `reset_async`, and return observations and infos.
+
+        Raise `multiprocessing.TimeoutError` after `timeout` seconds.
+        """
+        self._check_waiting("reset")
+        infos = self._exchange.infos(self._wait(sorted(self._resetting), timeout))
+        return self._exchange.batch.all(self.copy), infos
+
+    def restart(
+        self,
+        env_ids: ArrayLike | None = None,
+        *,
+        seed: Seed = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[Any, Infos]:
+        """Make environments anew and reset them. Return the observations of all, and the infos.
+
+        `env_ids` are by default those that were lost with their worker. A list of seeds has one for
+        each environment of the vector.
+        """
+        self._check_open()
+        if self._waiting != "recv":
+            self._check_idle("restart", True)
+        seeds = seeds_of(seed, self.num_envs)
+        self._crew.recover()
+        envs = sorted(self._crew.lost) if env_ids is None else numbers(env_ids, self.num_envs)
+        if busy := self._crew.busy.intersection(envs):
+            raise ValueError(f"the environments {sorted(busy)} are in a step: receive them first")
+        if envs:
+            self._exchange.reset(envs, seeds, options, make=True)
+            self._crew.wait_for(envs, None)
+        infos = self._exchange.infos(self._exchange.collect(envs))
+        return self._exchange.batch.all(self.copy), infos
+
+    # ---- step -----------------------------------------------------------------------------------
+
+    def step(self, actions: Any) -> Step:
+        """Take a step in each environment, and return the results of all."""
+        self.step_async(actions)
+        return self.step_wait()
+
+    def step_async(self, actions: Any) -> None:
+        """Begin to take a step in each environment. `step_wait` returns the results."""
+        self._check_idle("step_async")
+        self._check_made(self._everyone)
+        self._exchange.step(self._everyone, actions, self.action_space, True)
+        self._waiting = "step"
+
+    def step_wait(self, timeout: float | None = None) -> Step:
+        """Wait for the environments of `step_async`, and return the results.
+
+        Raise `multiprocessing.TimeoutError` after `timeout` seconds; then it can be called again.
+        """
+        self._check_waiting("step")
+        exchange = self._exchange
+        # It stores the objects of observations.
+        infos = exchange.infos(self._wait(self._everyone, timeout))
+        return (
+            *(exchange.batch.all(self.copy), exchange.rewards.copy()),
+            *(exchange.terminations.copy(), exchange.truncations.copy(), infos),
+        )
+
+    # ---- some environments at a time ------------------------------------------------------------
+
+    def send(self, actions: Any, env_ids: ArrayLike | None = None) -> None:
+        """Begin to take a step in some environments, by default in all, and do not wait.
+
+        `actions` are a batch with one for each of `env_ids`.
+        """
+        self._check_open()
+        if self._waiting not in (None, "recv"):
+            self._check_idle("send")
+        envs = self._everyone if env_ids is None else numbers(env_ids, self.num_envs)
+        if self._waiting is None:
+            self._check_idle("send")
+        elif busy := self._crew.busy.intersection(envs):
+            raise ValueError(
+                f"the environments {sorted(busy)} have not been received since they were sent: pass "
+                "infos['env_ids'] of recv"
+            )
+        self._check_made(envs)
+        self._exchange.step(envs, actions, self.action_space, False)
+        self._waiting = "recv"
+
+    def recv(self, count: int = 1, timeout: float | None = None) -> Step:
+        """Wait for `count` of the environments that were sent, or all of them if these are fewer.
+
+        Return their results in the order in which they were ready. `infos["env_ids"]` is an array
+        of their numbers, and the other infos have one place for each of them. After `reset_async`
+        it returns environments that were reset, with rewards of 0.
+
+        An environment that has raised an exception is received by that. The others are then
+        received by the next call.
+        """
+        self._check_open()
+        if self._waiting not in ("recv", "reset"):
+            raise NoAsyncCallError("Calling `recv` without any prior call to `send`.", "recv")
+        wanted = operator.index(count)
+        if wanted < 1:
+            raise ValueError(f"{wanted} environments cannot be received: pass a number from 1 on")
+        self._waiting, exchange = "recv", self._exchange
+        wanted = min(wanted, len(self._crew.busy))
+        try:
+            envs = self._crew.wait_any(wanted, timeout)
+            if not envs:
+                raise multiprocessing.TimeoutError(
+                    f"{wanted} environments were not ready after {timeout} second(s): call recv again"
+                )
+            failed = [env for env in envs if exchange.has_failed(env)]
+            letters = exchange.collect(failed[:1] or envs)
+        finally:
+            if not self._crew.busy:
+                self._waiting = None
+        infos = exchange.infos(letters, {env: place for place, env in enumerate(envs)})
+        infos["env_ids"] = np.array(envs)
+        rewards, ended = exchange.rewards[envs], exchange.terminations[envs]
+        truncated = exchange.truncations[envs]
+        if self._resetting:
+            reset = np.isin(envs, list(self._resetting))
+            rewards[reset], ended[reset], truncated[reset] = 0.0, False, False
+            self._resetting.difference_update(envs)
+        return exchange.batch.some(envs), rewards, ended, truncated, infos
+
+    # ---- other calls ----------------------------------------------------------------------------
+
+    @property
+    def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[misc,override,unused-ignore]
+        """Return the seeds of the environments."""
+        return self.get_attr("np_random_seed")
+
+    @property  # type: ignore[misc,override,unused-ignore]
+    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override,unused-ignore]
+        """Return copies of the generators of the environments."""
+        return self.get_attr("np_random")
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """Call a method of each environment, or get an attribute. Return the results."""
+        self.call_async(name, *args, **kwargs)
+        return self.call_wait()
+
+    def call_async(self, name: str, /, *args: Any, **kwargs: Any) -> None:
+        """Begin to call a method of each environment. `call_wait` returns the results."""
+        self._check_idle("call_async")
+        self._check_made(self._everyone)
+        self._exchange.order(CALL, [(name, args, kwargs)])
+        self._waiting = "call"
+
+    def call_wait(self, timeout: float | None = None) -> tuple[Any, ...]:
+        """Wait for the environments of `call_async`, and return the results."""
+        self._check_waiting("call")
+        return tuple(result for _, result in self._wait(self._everyone, timeout))
+
+    def get_attr(self, name: str) -> tuple[Any, ...]:
+        """Return an attribute of each environment."""
+        return self.call(name)
+
+    def set_attr(self, name: str, values: Any) -> None:
+        """Set an attribute of each environment: to its value of a list or tuple, or to one value."""
+        self._check_idle("set_attr")
+        self._check_made(self._everyone)
+        if not isinstance(values, (list, tuple)):
+            values = [values] * self.num_envs
+        if len(values) != self.num_envs:
+            raise ValueError(
+                f"{len(values)} values were passed for {self.num_envs} environments: pass a list with "
+                "one for each, or one value"
+            )
+        self._exchange.order(SET, [(name, value) for value in values])
+        self._wait(self._everyone, None)
+
+    def render(self) -> tuple[Any, ...]:
+        """Return the rendered frame of each environment."""
+        return self.call("render")
+
+    # ---- the end --------------------------------------------------------------------------------
+
+    def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
+        """Close the environments, and end the workers. The function behind `close`.
+
+        Environments that are in a call are waited for. After `timeout` seconds, or with
+        `terminate`, the workers are killed.
+        """
+        if self._waiting not in (None, "recv"):
+            logger.warn(
+                f"Calling `close` while waiting for a pending call to `{self._waiting}` to complete."
+            )
+        try:
+            terminate = terminate or not self._crew.end(timeout)
+        finally:
+            self._end(terminate)
+
+    def _end(self, terminate: bool) -> None:
+        try:
+            self._crew.close(terminate)
+        finally:
+            # The views first: a process that is forked later would warn of them.
+            self.__dict__.pop("_exchange", None)
+            arrays, self._arrays = self._arrays, None
+            if arrays is not None:
+                arrays.free()
+
+    def __del__(self) -> None:
+        if not getattr(self, "closed", True):
+            with suppress(Exception):
+                self.close(terminate=True)
