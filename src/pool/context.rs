@@ -91,6 +91,7 @@ impl TileContext<'_> {
     ///
     /// # Errors
     /// Same as [`Partition::block`].
+    #[doc(alias("chunk", "subarray"))]
     pub fn block<const D: usize>(&self) -> Result<Block<D>, BlockError> {
         self.tile.block()
     }
