@@ -33,6 +33,7 @@ const DIGITS: usize = 16;
 /// assert_eq!(Handle::<f64, Ix2>::from_bits(any.to_bits()), handle);
 /// # Ok::<(), ndshm::error::ParseHandleError>(())
 /// ```
+#[doc(alias("ObjectRef", "reference", "pointer"))]
 #[repr(transparent)]
 pub struct Handle<T, D> {
     bits: u64,
@@ -43,6 +44,18 @@ pub struct Handle<T, D> {
 
 impl<T, D> Handle<T, D> {
     /// Creates a handle from its bits. Its use checks if they name an array.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// use ndarray::Ix1;
+    /// use ndshm::Handle;
+    ///
+    /// let sent: u64 = table.from_elem(3, 1.0)?.to_bits();
+    /// let x: Handle<f64, Ix1> = Handle::from_bits(sent);
+    /// assert_eq!(table.read(x)?.sum(), 3.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub const fn from_bits(bits: u64) -> Self {
         Handle {
             bits,

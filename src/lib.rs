@@ -51,6 +51,15 @@
 //! - **owner**: the seat that an array is freed with, unless it is [detached](HandleTable::detach).
 //!   Another participant can [adopt](HandleTable::adopt) the array.
 //!
+#![doc = include_str!("guide/picture.md")]
+//!
+//! # Where to begin
+//! [`guide::getting_started`] takes ten minutes. Then there are chapters on [pools and
+//! kernels](guide::pools), [environments](guide::environments), [names and
+//! objects](guide::names_and_objects), [queues and data loaders](guide::queues_and_loaders), [moving a
+//! program](guide::migrating) from multiprocessing, Ray, rayon or MPI, [ending
+//! cleanly](guide::ending), and [measuring](guide::measuring).
+//!
 //! # Modules
 //! The root has what most programs need. The rest lies in modules:
 //!

@@ -14,12 +14,28 @@ fn the_first_example_is_a_file_that_runs() {
 
 #[test]
 fn the_examples_and_commands_of_the_readme_exist() {
-    for example in ["particle_filter", "two_processes", "raw_array_manager"] {
-        let in_file = format!("examples/{example}.rs");
-        let in_folder = format!("examples/{example}/main.rs");
-        let exists = |path: &str| std::path::Path::new(path).exists();
-        assert!(exists(&in_file) || exists(&in_folder), "{example}");
+    let named = |example: &str| README.contains(&format!("| `{example}` |"));
+    let mut examples = 0;
+    for entry in std::fs::read_dir("examples").unwrap() {
+        let path = entry.unwrap().path();
+        let example = path.file_stem().unwrap().to_str().unwrap();
+        let is_example = path.extension().is_some_and(|kind| kind == "rs")
+            || path.join("main.rs").exists()
+            || path.join("Cargo.toml").exists();
+        if is_example {
+            assert!(named(example), "the README's table lacks {example}");
+            examples += 1;
+        }
     }
+    let rows = README
+        .lines()
+        .skip_while(|line| !line.starts_with("| program |"));
+    let rows = rows.skip(2).take_while(|line| line.starts_with("| `"));
+    assert_eq!(
+        rows.count(),
+        examples,
+        "the README names an example that is gone"
+    );
     let config = include_str!("../.cargo/config.toml");
     assert!(README.contains("cargo loom") && config.contains("loom = ["));
 }

@@ -56,6 +56,7 @@ pub use handle::BundleHandle;
 /// Changes and lookups never wait. If two participants insert the same name, one of them succeeds.
 /// A participant may be killed at any moment: a part that it was inserting is in the bundle, or
 /// freed.
+#[doc(alias("dict", "HashMap", "state_dict", "npz"))]
 pub struct Bundle<'t> {
     table: &'t Core,
     handle: AnyHandle,
@@ -135,6 +136,15 @@ impl Core {
 impl<'t> Bundle<'t> {
     /// Returns the bundle's name for other processes. It also serves to free, detach, adopt or
     /// publish it.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let model = table.bundle()?;
+    /// table.publish("model", model.handle())?;
+    /// table.detach(model.handle())?;                       // it outlives this participant
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn handle(&self) -> BundleHandle {
         BundleHandle::of(self.handle)
     }
@@ -142,6 +152,16 @@ impl<'t> Bundle<'t> {
     /// Inserts an array that this participant owns, under a name.
     ///
     /// The array keeps its place and its handle. From now on the bundle owns it.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let model = table.bundle()?;
+    /// model.insert("bias", table.zeros::<f32, _>(10)?)?;
+    /// let other = table.zeros::<f32, _>(10)?;
+    /// assert!(model.insert("bias", other).is_err());       // the name is taken
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// - [`BundleError::Taken`] if a part has the name already.
@@ -203,6 +223,19 @@ impl<'t> Bundle<'t> {
 
     /// Returns the part of that name.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let model = table.bundle()?;
+    /// use ndarray::Ix1;
+    ///
+    /// model.insert("bias", table.from_elem(10, 0.5_f32)?)?;
+    /// let bias = model.get::<f32, Ix1>("bias")?;
+    /// assert_eq!(table.read(bias)?.sum(), 5.0);
+    /// assert!(model.get::<f64, Ix1>("bias").is_err());     // it has other elements
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// - [`BundleError::NotFound`] if there is no such part.
     /// - [`BundleError::Lease`] with [`WrongKind`](LeaseError::WrongKind) if it has another
@@ -220,6 +253,16 @@ impl<'t> Bundle<'t> {
 
     /// Returns the part of that name, of any type.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let model = table.bundle()?;
+    /// model.insert("bias", table.zeros::<f32, _>(10)?)?;
+    /// let part = model.get_any("bias")?;
+    /// assert_eq!(table.info(part)?.shape, [10]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`BundleError::NotFound`] if there is no such part.
     pub fn get_any(&self, name: &str) -> Result<AnyHandle, BundleError> {
@@ -235,6 +278,16 @@ impl<'t> Bundle<'t> {
     }
 
     /// Frees the part of that name. Holders of a lease keep the bytes until they release it.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let model = table.bundle()?;
+    /// model.insert("bias", table.zeros::<f32, _>(10)?)?;
+    /// model.remove("bias")?;
+    /// assert!(model.get_any("bias").is_err());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// - [`BundleError::NotFound`] if there is no such part.
@@ -252,6 +305,19 @@ impl<'t> Bundle<'t> {
     }
 
     /// Returns all parts, sorted by name.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let model = table.bundle()?;
+    /// model.insert("weights", table.zeros::<f32, _>((10, 10))?)?;
+    /// model.insert("bias", table.zeros::<f32, _>(10)?)?;
+    /// for part in model.parts()? {
+    ///     println!("{}: {:?}", part.name, table.info(part.handle)?.shape);
+    /// }
+    /// assert_eq!(model.parts()?[0].name, "bias");
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn parts(&self) -> Result<Vec<NameInfo>, BundleError> {
         self.lease.enter()?;
         let seen = self.buckets().read(self.bucket);
@@ -266,6 +332,19 @@ impl<'t> Bundle<'t> {
 
     /// Freezes the bundle: nobody can insert or remove parts any more. The parts can still be
     /// written.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let model = table.bundle()?;
+    /// let bias = table.zeros::<f32, _>(10)?;
+    /// model.insert("bias", bias)?;
+    /// model.freeze()?;
+    /// assert!(model.is_frozen());
+    /// assert!(model.insert("more", table.zeros::<f32, _>(1)?).is_err());
+    /// table.write(bias)?.fill(1.0);                        // the parts can be written
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn freeze(&self) -> Result<(), BundleError> {
         self.lease.enter()?;
         let place = self.place();

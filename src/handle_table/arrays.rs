@@ -20,8 +20,28 @@ impl HandleTable {
     ///
     /// Pages that were never used hold zeros already and stay untouched until a write.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// use ndarray::ShapeBuilder;
+    ///
+    /// let rows = table.zeros::<f64, _>((3, 4))?;
+    /// let columns = table.zeros::<f32, _>((3, 4).f())?;    // Fortran order
+    /// assert_eq!(table.read(rows)?.dim(), table.read(columns)?.dim());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`AllocError`], with the numbers and the remedy.
+    #[doc(alias(
+        "RawArray",
+        "SharedArray",
+        "share_memory",
+        "MPI_Win_allocate_shared",
+        "calloc",
+        "allocate",
+        "create",
+    ))]
     #[inline]
     #[track_caller]
     pub fn zeros<T: Element, Sh: ShapeBuilder>(
@@ -33,8 +53,19 @@ impl HandleTable {
 
     /// Creates an array with all elements `elem`.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let weights = table.from_elem(4, 0.25)?;
+    /// let step = table.from_elem((), 0_u64)?;              // no axes: a number
+    /// assert_eq!(table.read(weights)?.sum(), 1.0);
+    /// assert_eq!(table.read(step)?[()], 0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`zeros`](HandleTable::zeros).
+    #[doc(alias("full", "ones"))]
     #[inline]
     #[track_caller]
     pub fn from_elem<T: Element, Sh: ShapeBuilder>(
@@ -46,6 +77,14 @@ impl HandleTable {
     }
 
     /// Creates an array with the element `f(i)` at index `i`.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.from_shape_fn((3, 4), |(row, column)| (10 * row + column) as f64)?;
+    /// assert_eq!(table.read(x)?[[2, 1]], 21.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`zeros`](HandleTable::zeros). If `f` panics, nothing is allocated. If `f` forks, the
@@ -83,6 +122,7 @@ impl HandleTable {
     ///
     /// # Errors
     /// As [`zeros`](HandleTable::zeros).
+    #[doc(alias("share_memory", "put", "share"))]
     #[inline]
     #[track_caller]
     pub fn from_array<T: Element, D: Dimension>(
@@ -97,8 +137,18 @@ impl HandleTable {
     /// An array of `bool` is filled with [`zeros`](HandleTable::zeros), since not every byte is
     /// valid.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.uninit::<f32, _>((480, 640))?;
+    /// table.write(x)?.fill(0.5);                           // before anybody reads it
+    /// assert_eq!(table.read(x)?[[0, 0]], 0.5);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`zeros`](HandleTable::zeros).
+    #[doc(alias("malloc", "empty"))]
     #[inline]
     #[track_caller]
     pub fn uninit<T: Element, Sh: ShapeBuilder>(
@@ -140,6 +190,16 @@ impl HandleTable {
 
     /// Creates an array of unspecified contents as [`uninit`](HandleTable::uninit) does, of an
     /// element type that is a value. Recycled memory is not zeroed, unless the elements are bools.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// use ndshm::element::{DType, Order, ScalarType};
+    ///
+    /// let x = table.uninit_untyped(&DType::Scalar(ScalarType::F32), &[2, 3], Order::C)?;
+    /// table.write_untyped(x)?.bytes_mut().fill(0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`zeros_untyped`](HandleTable::zeros_untyped).
@@ -189,6 +249,19 @@ impl HandleTable {
     /// Reserves an array that the caller fills and then publishes, or drops. Its contents are
     /// unspecified before. See [`ArrayBuilder`].
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// use ndarray::Ix1;
+    /// use ndshm::element::{DType, Order, ScalarType};
+    ///
+    /// let mut building = table.builder(&DType::Scalar(ScalarType::U8), &[5], Order::C)?;
+    /// building.bytes_mut().copy_from_slice(b"hello");      // nobody else sees it so far
+    /// let x = building.publish()?.downcast::<u8, Ix1>(&table)?;
+    /// assert_eq!(table.read(x)?[4], b'o');
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`zeros_untyped`](HandleTable::zeros_untyped).
     #[inline]
@@ -215,6 +288,17 @@ impl HandleTable {
     /// Returns a guard that frees the array when it is dropped.
     ///
     /// Other participants may use the handle meanwhile. Freeing the array twice does no harm.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let scratch = table.owned(table.zeros::<f64, _>(1000)?);
+    /// let handle = scratch.handle();
+    /// table.write(handle)?.fill(1.0);
+    /// drop(scratch);                                       // frees the array
+    /// assert!(table.read(handle).is_err());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     #[inline]
     pub fn owned<T: Element, D: Dimension>(&self, handle: Handle<T, D>) -> Owned<'_, T, D> {
         self.core.owned(handle)
@@ -223,9 +307,23 @@ impl HandleTable {
     /// Frees an array. Its handle is stale at once, in every process. If the array is leased, its
     /// bytes are released with the last lease.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// use ndshm::error::LeaseError;
+    ///
+    /// let x = table.from_elem(3, 1.0)?;
+    /// let reader = table.read(x)?;
+    /// table.free(x)?;
+    /// assert!(matches!(table.read(x), Err(LeaseError::Stale { .. })));
+    /// assert_eq!(reader.sum(), 3.0);                       // a lease keeps the bytes
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`LeaseError::Stale`] if it was freed before. [`LeaseError::Internal`] if the handle names
     /// memory that the crate keeps for itself, as a pool's mailbox.
+    #[doc(alias("unlink", "delete", "remove", "destroy", "MPI_Win_free"))]
     #[inline]
     pub fn free(&self, handle: impl Into<AnyHandle>) -> Result<(), LeaseError> {
         self.core.free(handle)
@@ -234,10 +332,25 @@ impl HandleTable {
     /// Gives up the ownership of an array: it lives until a participant frees or
     /// [adopts](HandleTable::adopt) it. Does nothing if nobody owns it.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let segment = Segment::anonymous()?;
+    /// # let table = HandleTable::join(&segment)?;
+    /// let other = HandleTable::join(&segment)?;
+    /// let kept = other.from_elem(3, 1.0)?;
+    /// let lost = other.from_elem(3, 1.0)?;
+    /// other.detach(kept)?;
+    /// drop(other);                                         // it leaves
+    /// assert!(table.read(kept).is_ok());
+    /// assert!(table.read(lost).is_err());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`LeaseError::Stale`]. [`LeaseError::Owned`] if another participant owns the array.
     /// [`LeaseError::Internal`] if the handle names memory that the crate keeps for itself.
     /// [`LeaseError::Queued`] if a queue owns the array.
+    #[doc(alias("leak", "persist", "keep"))]
     #[inline]
     pub fn detach(&self, handle: impl Into<AnyHandle>) -> Result<(), LeaseError> {
         self.core.detach(handle)
@@ -270,6 +383,7 @@ impl HandleTable {
     /// # Errors
     /// As [`detach`](HandleTable::detach), and [`LeaseError::Owned`] also if this participant owns
     /// the array already.
+    #[doc(alias("take_ownership"))]
     #[inline]
     pub fn adopt(&self, handle: impl Into<AnyHandle>) -> Result<(), LeaseError> {
         self.core.adopt(handle)
@@ -277,9 +391,23 @@ impl HandleTable {
 
     /// Returns the type, shape and state of the array that a handle names.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>((3, 4))?;
+    /// let reader = table.read(x)?;
+    /// let info = table.info(x)?;
+    /// assert_eq!(info.shape, [3, 4]);
+    /// assert_eq!(info.bytes, 96);
+    /// assert_eq!(info.readers, [std::process::id()]);
+    /// # drop(reader);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`LeaseError::Stale`] if the handle names none. [`LeaseError::WrongKind`] if it names a
     /// queue, a partition or a bundle.
+    #[doc(alias("shape", "dtype"))]
     #[inline]
     pub fn info(&self, handle: impl Into<AnyHandle>) -> Result<ArrayInfo, LeaseError> {
         self.core.info(handle)
@@ -289,6 +417,18 @@ impl HandleTable {
     ///
     /// Arrays that come or go during the iteration may be missing or not. The table's own arrays
     /// (the words of partitions) are left out.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>(3)?;
+    /// let y = table.zeros::<u8, _>((2, 2))?;
+    /// let handles: Vec<_> = table.arrays().map(|info| info.handle).collect();
+    /// assert_eq!(handles.len(), 2);
+    /// assert!(handles.contains(&x.into()) && handles.contains(&y.into()));
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    #[doc(alias("list", "ls"))]
     #[inline]
     pub fn arrays(&self) -> impl Iterator<Item = ArrayInfo> + '_ {
         self.core.arrays()
@@ -299,6 +439,16 @@ impl HandleTable {
     /// Freed arrays keep their pages for the next array, up to a limit (see
     /// [`SegmentOptions::retain`](crate::SegmentOptions::retain)). This call gives up all of them.
     /// Nobody waits for it: it reserves the free slots of one span at a time, and frees them again.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.from_elem(10_000, 1.0)?;
+    /// table.free(x)?;                                      // its pages are kept for the next array
+    /// let bytes = table.trim()?;
+    /// assert!(bytes >= 80_000);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     #[inline]
     pub fn trim(&self) -> Result<u64, JoinError> {
         self.core.trim()

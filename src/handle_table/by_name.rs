@@ -49,6 +49,7 @@ impl HandleTable {
     /// # Errors
     /// - [`NameError::NotGiven`] if nothing got the name in time.
     /// - See [`find`](HandleTable::find).
+    #[doc(alias("wait_for", "get_blocking"))]
     pub fn find_wait<T: Element, D: Dimension>(
         &self,
         name: &str,
@@ -61,6 +62,21 @@ impl HandleTable {
     /// something has the name.
     ///
     /// Use it before [`find_queue`](HandleTable::find_queue) and its likes.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// use std::time::Duration;
+    ///
+    /// let jobs = table.queue::<u64>(8)?;
+    /// table.publish("jobs", jobs.handle())?;
+    ///
+    /// // In any process:
+    /// table.find_any_wait("jobs", Duration::from_secs(10))?;
+    /// let jobs = table.find_queue::<u64>("jobs")?;
+    /// assert!(jobs.is_empty());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// - [`NameError::NotGiven`] if nothing got the name in time.
@@ -95,6 +111,22 @@ impl HandleTable {
 
     /// Opens the partition of that name.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// use ndarray::{Axis, Ix1};
+    /// use ndshm::Write;
+    ///
+    /// let x = table.zeros::<f64, _>(100)?;
+    /// let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// table.publish("tiles", tiles.handle())?;
+    ///
+    /// // In any process:
+    /// let tiles = table.find_partition::<Write<f64, Ix1>>("tiles")?;
+    /// assert_eq!(tiles.tiles(), 10);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// - [`PartitionError::Name`] if nothing has the name.
     /// - See [`open_partition`](HandleTable::open_partition).
@@ -104,6 +136,19 @@ impl HandleTable {
     }
 
     /// Opens the bundle of that name.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let model = table.bundle()?;
+    /// model.insert("bias", table.zeros::<f32, _>(10)?)?;
+    /// table.publish("model", model.handle())?;
+    ///
+    /// // In any process:
+    /// let model = table.find_bundle("model")?;
+    /// assert_eq!(model.parts()?.len(), 1);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// - [`BundleError::Name`] if nothing has the name.
@@ -166,6 +211,7 @@ impl HandleTable {
     ///   another type or number of axes.
     /// - [`NameError::Alloc`] if there is no memory.
     /// - See [`publish`](HandleTable::publish), except `Taken`.
+    #[doc(alias("entry", "get_or_insert", "get_or_init"))]
     pub fn get_or_create<T: Element, Sh: ShapeBuilder>(
         &self,
         name: &str,

@@ -18,12 +18,26 @@ impl HandleTable {
     /// Any number of participants may read at once, and a participant may hold several guards.
     /// Arrays of `bool` are scanned for invalid bytes.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// use ndshm::error::LeaseError;
+    ///
+    /// let x = table.from_shape_fn((3, 4), |(row, _)| row as f64)?;
+    /// let lease = table.read(x)?;                          // an ndarray
+    /// assert_eq!(lease.row(2).sum(), 8.0);
+    /// assert!(table.read(x).is_ok());                      // readers share
+    /// assert!(matches!(table.write(x), Err(LeaseError::Busy { .. })));
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// - [`LeaseError::Stale`], [`LeaseError::WrongKind`].
     /// - [`LeaseError::Busy`] while the array has a writer; the call does not wait. If some
     ///   participants try to read and one tries to write at the same moment, all may get `Busy`. So
     ///   may a participant that reads already and asks again while another tries to write.
     /// - [`LeaseError::Poisoned`] after a writer has died or panicked.
+    #[doc(alias("get", "lock", "borrow", "view", "get_lock", "RwLock"))]
     #[inline(always)]
     #[track_caller]
     pub fn read<T: Element, D: Dimension>(
@@ -38,9 +52,31 @@ impl HandleTable {
     ///
     /// The array is poisoned if a panic drops the guard, or if the process dies with it.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>((3, 4))?;
+    /// {
+    ///     let mut lease = table.write(x)?;
+    ///     lease.row_mut(1).fill(1.5);
+    ///     lease[[0, 0]] = 1.0;
+    /// }                                                    // from here on others can read
+    /// assert_eq!(table.read(x)?.sum(), 7.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`read`](HandleTable::read). [`LeaseError::Busy`] also while the array has readers, this
     /// participant included.
+    #[doc(alias(
+        "get_mut",
+        "lock",
+        "borrow_mut",
+        "view_mut",
+        "get_lock",
+        "RwLock",
+        "MPI_Win_lock"
+    ))]
     #[inline(always)]
     #[track_caller]
     pub fn write<T: Element, D: Dimension>(
@@ -53,6 +89,16 @@ impl HandleTable {
     /// Leases an array for reading as [`read`](HandleTable::read) does, with any element type.
     ///
     /// Arrays of `bool` are not checked: the bytes may be any.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.from_elem(3, 1_u16)?;
+    /// let lease = table.read_untyped(x)?;
+    /// assert_eq!(lease.shape(), [3]);
+    /// assert_eq!(lease.bytes(), [1, 0, 1, 0, 1, 0]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`read`](HandleTable::read), but for `InvalidElement`. [`LeaseError::WrongKind`] if
@@ -70,6 +116,15 @@ impl HandleTable {
     ///
     /// The bytes are not checked: the next typed lease refuses a `bool` that is neither 0 nor 1.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<u16, _>(2)?;
+    /// table.write_untyped(x)?.bytes_mut().copy_from_slice(&[1, 0, 2, 0]);
+    /// assert_eq!(table.read(x)?.sum(), 3);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`read_untyped`](HandleTable::read_untyped). [`LeaseError::Busy`] also while the array
     /// has readers, this participant included.
@@ -85,6 +140,19 @@ impl HandleTable {
     /// array stays leased until [`unlock`](HandleTable::unlock).
     ///
     /// [`Locked::bytes`](crate::untyped::Locked::bytes) has the address, and an example.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// use ndshm::untyped::Mode;
+    ///
+    /// let x = table.zeros::<f64, _>(3)?;
+    /// let mut locked = table.lock(x, Mode::Write)?;        // borrows nothing
+    /// assert!(table.read(x).is_err());
+    /// table.unlock(&mut locked, false)?;
+    /// assert!(table.read(x).is_ok());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`read_untyped`](HandleTable::read_untyped) or
@@ -127,8 +195,20 @@ impl HandleTable {
     /// synchronise by other means. Unlike a [pin](HandleTable::pin), it does not keep the bytes
     /// from becoming those of another array.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.from_elem((3, 4), 1.0)?;
+    /// let attached = table.attach(x)?;
+    /// assert_eq!(attached.shape(), [3, 4]);
+    /// // SAFETY: the array is this program's alone, and it is not freed meanwhile.
+    /// assert_eq!(unsafe { *attached.as_ptr() }, 1.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`LeaseError::Stale`] and [`LeaseError::WrongKind`]; never `Busy` or `Poisoned`.
+    #[doc(alias("get_unchecked", "data_ptr", "from_raw_parts"))]
     #[inline]
     pub fn attach<T: Element, D: Dimension>(
         &self,
@@ -170,6 +250,17 @@ impl HandleTable {
 
     /// Pins an array as [`pin`](HandleTable::pin) does, until [`unpin`](HandleTable::unpin) or
     /// until the table is dropped. For programs that cannot borrow the table.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.from_elem(3, 1.0)?;
+    /// let mut pin = table.pin_raw(x)?;                     // borrows nothing
+    /// table.free(x)?;
+    /// assert_eq!(pin.len(), 24);                           // its bytes are still in place
+    /// table.unpin(&mut pin)?;
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`pin`](HandleTable::pin).
@@ -249,6 +340,7 @@ impl HandleTable {
     ///
     /// # Panics
     /// If `look` panics; the array then stays poisoned.
+    #[doc(alias("repair", "PoisonError"))]
     #[inline]
     #[track_caller]
     pub fn recover<T: Element, D: Dimension, R>(
@@ -266,6 +358,23 @@ impl HandleTable {
     /// A poisoned array may still have readers: a participant that died while it tried to write,
     /// before it checked for readers, counts as a writer.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// use ndshm::error::LeaseError;
+    ///
+    /// let x = table.zeros::<f64, _>(3)?;
+    /// let torn = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+    ///     let _lease = table.write(x).unwrap();
+    ///     panic!("half-written");
+    /// }));
+    /// assert!(torn.is_err());
+    /// assert!(matches!(table.read(x), Err(LeaseError::Poisoned { .. })));
+    /// table.clear_poison(x)?;                              // zeros are good
+    /// assert_eq!(table.read(x)?.sum(), 0.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`LeaseError::Busy`] while a round still has participants after the death of its opener.
     #[inline]
@@ -276,6 +385,18 @@ impl HandleTable {
 
 impl AnyHandle {
     /// Returns the handle as one of an array of `T` with dimension `D`.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// use ndarray::Ix1;
+    ///
+    /// let any = ndshm::AnyHandle::from(table.from_elem(3, 1.0_f32)?);
+    /// assert!(any.downcast::<f64, Ix1>(&table).is_err());
+    /// let x = any.downcast::<f32, Ix1>(&table)?;
+    /// assert_eq!(table.read(x)?.sum(), 3.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`LeaseError::Stale`] if it names none. [`LeaseError::WrongKind`] names both types if

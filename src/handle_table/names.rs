@@ -43,6 +43,7 @@ impl HandleTable {
     /// - [`NameError::Length`] if the name has 0 or more than 255 bytes.
     /// - [`NameError::Alloc`] or [`NameError::Crowded`] if there is no room for the record of
     ///   names.
+    #[doc(alias("register", "bind", "set", "insert"))]
     #[inline]
     pub fn publish(&self, name: &str, handle: impl Into<AnyHandle>) -> Result<(), NameError> {
         self.core.publish(name, handle)
@@ -54,8 +55,21 @@ impl HandleTable {
     /// Does not free the old array: other participants may just have found it, and can lease it
     /// until the program frees it.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// table.publish("state", table.from_elem(3, 1.0)?)?;
+    /// let next = table.from_elem(3, 2.0)?;
+    /// if let Some(before) = table.replace("state", next)? {
+    ///     table.free(before)?;
+    /// }
+    /// assert_eq!(table.find_any("state")?, next.into());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// See [`publish`](HandleTable::publish), except `Taken`.
+    #[doc(alias("swap", "overwrite", "set"))]
     #[inline]
     pub fn replace(
         &self,
@@ -70,16 +84,40 @@ impl HandleTable {
     /// It may be renamed, replaced or freed at any later moment. To be sure of the name, take a
     /// lease and look it up again.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// use ndarray::{Ix1, Ix2};
+    ///
+    /// table.publish("weights", table.from_elem(4, 0.25)?)?;
+    ///
+    /// // In any process:
+    /// let weights = table.find::<f64, Ix1>("weights")?;
+    /// assert_eq!(table.read(weights)?.sum(), 1.0);
+    /// assert!(table.find::<f64, Ix2>("weights").is_err()); // it has one axis
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// - [`NameError::NotFound`] if no array has the name; [`NameError::Length`].
     /// - [`NameError::Lease`] with [`WrongKind`](crate::error::LeaseError::WrongKind) if it has
     ///   another type.
+    #[doc(alias("get", "lookup", "attach", "shm_open", "MPI_Win_shared_query"))]
     #[inline]
     pub fn find<T: Element, D: Dimension>(&self, name: &str) -> Result<Handle<T, D>, NameError> {
         self.core.find(name)
     }
 
     /// Returns the handle of that name, of any type: an array, a queue or a partition.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// table.publish("weights", table.from_elem(4, 0.25)?)?;
+    /// let handle = table.find_any("weights")?;
+    /// println!("{} of {:?}", table.info(handle)?.dtype, table.info(handle)?.shape);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`NameError::NotFound`] if nothing has the name; [`NameError::Length`].
@@ -94,6 +132,17 @@ impl HandleTable {
     /// If the caller is killed, the array has the old or the new name. The next participant that
     /// wants the new name, or that [reaps](HandleTable::reap), decides which.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>(3)?;
+    /// table.publish("draft", x)?;
+    /// table.rename("draft", "final")?;
+    /// assert!(table.find_any("draft").is_err());
+    /// assert_eq!(table.find_any("final")?, x.into());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// - [`NameError::NotFound`] if nothing is called `old`.
     /// - [`NameError::Taken`] if something else is called `new`.
@@ -105,6 +154,16 @@ impl HandleTable {
     }
 
     /// Removes a name, and returns the handle that had it. The array stays.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>(3)?;
+    /// table.publish("x", x)?;
+    /// assert_eq!(table.unpublish("x")?, x.into());
+    /// assert!(table.read(x).is_ok());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// - [`NameError::NotFound`] if nothing has the name.
@@ -119,6 +178,19 @@ impl HandleTable {
     ///
     /// A name that is given or removed meanwhile may be missing. A renamed one may appear under
     /// both names, or none.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// for name in ["model/2", "model/1", "log"] {
+    ///     table.publish(name, table.zeros::<f64, _>(3)?)?;
+    /// }
+    /// let models = table.names("model/")?;
+    /// let models: Vec<_> = models.iter().map(|info| info.name.as_str()).collect();
+    /// assert_eq!(models, ["model/1", "model/2"]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    #[doc(alias("list", "keys", "ls"))]
     #[inline]
     pub fn names(&self, prefix: &str) -> Result<Vec<NameInfo>, NameError> {
         self.core.names(prefix)

@@ -17,6 +17,15 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 impl HandleTable {
     /// Returns this participant, as others see it.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let me = table.peer()?;
+    /// assert_eq!(me.pid(), std::process::id());
+    /// assert_eq!(me.seat(), table.seat()?);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`JoinError`] in a forked child for which no seat is free.
     pub fn peer(&self) -> Result<Peer, JoinError> {
@@ -28,8 +37,18 @@ impl HandleTable {
 
     /// Returns the living participants, this one too, in the order of their seats.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let peers = table.peers()?;
+    /// assert_eq!(peers, [table.peer()?]);
+    /// assert_eq!(peers[0].pid(), std::process::id());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// See [`peer`](HandleTable::peer).
+    #[doc(alias("members", "processes", "ranks"))]
     pub fn peers(&self) -> Result<Vec<Peer>, JoinError> {
         let me = self.core.enter()?;
         let memory = self.segment().memory();
@@ -72,6 +91,18 @@ impl HandleTable {
     /// Returns `true` while the participant lives: it has not left its seat, and its process has
     /// not ended.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let segment = Segment::anonymous()?;
+    /// # let table = HandleTable::join(&segment)?;
+    /// let other = HandleTable::join(&segment)?;
+    /// let peer = other.peer()?;
+    /// assert!(table.is_alive(peer)?);
+    /// drop(other);
+    /// assert!(!table.is_alive(peer)?);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// See [`peer`](HandleTable::peer).
     pub fn is_alive(&self, peer: Peer) -> Result<bool, JoinError> {
@@ -86,6 +117,21 @@ impl HandleTable {
     }
 
     /// Creates a list of what is to be watched. See [`Watch`].
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// use std::time::Duration;
+    ///
+    /// table.publish("server", table.zeros::<u8, _>(1)?)?;
+    /// let mut watch = table.watch();
+    /// watch.name("server")?;
+    /// assert!(watch.wait(Duration::ZERO)?.is_none());      // still there
+    /// table.unpublish("server")?;
+    /// assert!(watch.wait(Duration::from_secs(5))?.is_some());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    #[doc(alias("monitor", "notify"))]
     pub fn watch(&self) -> Watch<'_> {
         Watch {
             table: self,

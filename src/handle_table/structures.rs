@@ -13,9 +13,22 @@ use crate::queue::{Job, Queue, QueueHandle};
 impl HandleTable {
     /// Divides the arrays of `group` along `axis` into tiles of `tile_len` indices.
     ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>((1000, 3))?;
+    /// let w = table.from_elem(1000, 1.0)?;
+    /// let tiles = table.partition((x.write(), w.read()), Axis(0), 64)?;
+    /// assert_eq!(tiles.tiles(), 16);
+    /// assert_eq!(tiles.range(15), 960..1000);              // the last one is shorter
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`PartitionError`] if the arrays have different lengths, an array lacks the axis, or an
     /// array occurs twice in the group and is written.
+    #[doc(alias("par_chunks_mut", "chunks", "split", "array_split", "scatter"))]
     #[inline]
     pub fn partition<G: Group>(
         &self,
@@ -71,6 +84,19 @@ impl HandleTable {
 
     /// Opens a partition that another participant has created.
     ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// let handle = tiles.handle();                         // 8 bytes, sent to another process
+    ///
+    /// let same = table.open_partition(handle)?;            // there
+    /// assert_eq!(same.tiles(), 10);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// - [`PartitionError::Freed`] if the partition, or one of its arrays, was freed. A worker that
     ///   got the handle by a message and opens it late has nothing to do.
@@ -94,15 +120,37 @@ impl HandleTable {
     ///
     /// The compiler refuses types of size 0, and types aligned to more than 64 bytes.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let jobs = table.queue::<[u32; 2]>(100)?;
+    /// jobs.push([3, 4])?;
+    /// assert_eq!(jobs.pop()?, Some([3, 4]));
+    /// assert_eq!(jobs.pop()?, None);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// - [`QueueError::Capacity`] for 0 or more than 2²⁴ jobs.
     /// - [`QueueError::Alloc`] if the cells could not be allocated.
+    #[doc(alias("channel", "SimpleQueue", "multiprocessing"))]
     #[inline]
     pub fn queue<T: Job>(&self, capacity: usize) -> Result<Queue<'_, T>, QueueError> {
         self.core.queue(capacity)
     }
 
     /// Opens a queue that another participant has created.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let jobs = table.queue::<u64>(8)?;
+    /// let handle = jobs.handle();                          // 8 bytes, sent to another process
+    ///
+    /// table.open_queue(handle)?.push(7)?;                  // there
+    /// assert_eq!(jobs.pop()?, Some(7));
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// - [`QueueError::Lease`] with [`WrongKind`](crate::error::LeaseError::WrongKind) if the
@@ -116,14 +164,38 @@ impl HandleTable {
 
     /// Creates an empty bundle, owned by this participant.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let model = table.bundle()?;
+    /// model.insert("bias", table.zeros::<f32, _>(10)?)?;
+    /// table.free(model.handle())?;                         // with its parts
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`BundleError::Alloc`] if there is no memory or no free slot.
+    #[doc(alias("dict", "HashMap", "state_dict"))]
     #[inline]
     pub fn bundle(&self) -> Result<Bundle<'_>, BundleError> {
         self.core.bundle()
     }
 
     /// Opens a bundle that any participant has created.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// use ndarray::Ix1;
+    ///
+    /// let model = table.bundle()?;
+    /// model.insert("bias", table.zeros::<f32, _>(10)?)?;
+    /// let handle = model.handle();                         // 8 bytes, sent to another process
+    ///
+    /// let model = table.open_bundle(handle)?;              // there
+    /// assert_eq!(table.read(model.get::<f32, Ix1>("bias")?)?.len(), 10);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// - [`BundleError::Lease`] with [`WrongKind`](crate::error::LeaseError::WrongKind) if the

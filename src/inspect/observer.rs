@@ -60,6 +60,7 @@ use crate::word::SeatId;
 /// assert!(observer.verify().is_clean());
 /// # Ok::<(), ndshm::Error>(())
 /// ```
+#[doc(alias("readonly", "inspect", "debug"))]
 pub struct Observer {
     observed: Observed,
 }
@@ -96,6 +97,19 @@ impl Observer {
 
     /// Observes the segment of this name.
     ///
+    /// ```
+    /// use ndshm::{HandleTable, Observer};
+    ///
+    /// let name = &format!("weather-{}", std::process::id());
+    /// let table = HandleTable::open_or_create(name)?;
+    /// table.publish("x", table.zeros::<f64, _>((3, 4))?)?;
+    ///
+    /// let observer = Observer::open(name)?;                // in any process
+    /// let x = observer.find("x")?;
+    /// assert_eq!(observer.info(x)?.shape, [3, 4]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Returns the errors of [`Segment::open`].
     pub fn open(name: &str) -> Result<Observer, SegmentError> {
@@ -103,6 +117,17 @@ impl Observer {
     }
 
     /// Observes the segment behind a descriptor, which is closed. A read-only descriptor is enough.
+    ///
+    /// ```
+    /// use ndshm::{HandleTable, Observer, Segment};
+    ///
+    /// let segment = Segment::anonymous()?;
+    /// let table = HandleTable::join(&segment)?;
+    /// let observer = Observer::from_fd(segment.inheritable_fd()?)?;
+    /// table.zeros::<f64, _>(3)?;
+    /// assert_eq!(observer.arrays().count(), 1);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`SegmentError::NotOurs`] if it is not a segment. As [`Segment::from_fd`] it refuses a file
@@ -156,6 +181,17 @@ impl Observer {
     }
 
     /// Returns the taken seats.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Observer, Segment};
+    /// # let segment = Segment::anonymous()?;
+    /// # let table = HandleTable::join(&segment)?;
+    /// # let observer = Observer::from_fd(segment.inheritable_fd()?)?;
+    /// let seats = observer.seats()?;
+    /// assert_eq!(seats.len(), 1);                          // an observer takes none
+    /// assert_eq!(seats[0].pid, std::process::id());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn seats(&self) -> Result<Vec<SeatInfo>, SegmentError> {
         let memory = self.observed.memory();
         let seats = 0..memory.layout().geometry.seats as usize;
@@ -172,6 +208,19 @@ impl Observer {
     }
 
     /// Returns all live arrays, as [`HandleTable::arrays`](crate::HandleTable::arrays) does.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Observer, Segment};
+    /// # let segment = Segment::anonymous()?;
+    /// # let table = HandleTable::join(&segment)?;
+    /// # let observer = Observer::from_fd(segment.inheritable_fd()?)?;
+    /// table.zeros::<f64, _>((3, 4))?;
+    /// for array in observer.arrays() {
+    ///     println!("{} of {:?}", array.dtype, array.shape);
+    /// }
+    /// assert_eq!(observer.arrays().count(), 1);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn arrays(&self) -> impl Iterator<Item = ArrayInfo> + '_ {
         self.tables().arrays()
     }
@@ -195,6 +244,19 @@ impl Observer {
     }
 
     /// Returns the number of arrays, and how many were created and freed so far.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Observer, Segment};
+    /// # let segment = Segment::anonymous()?;
+    /// # let table = HandleTable::join(&segment)?;
+    /// # let observer = Observer::from_fd(segment.inheritable_fd()?)?;
+    /// let x = table.zeros::<f64, _>(3)?;
+    /// table.zeros::<f64, _>(3)?;
+    /// table.free(x)?;
+    /// let census = observer.census();
+    /// assert_eq!((census.live, census.made, census.freed), (1, 2, 1));
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn census(&self) -> Census {
         self.seen(TableView::census)
     }
@@ -202,12 +264,39 @@ impl Observer {
     /// Returns the progress of the current or last round of each partition.
     ///
     /// Leaves out a partition with inconsistent words, which [`verify`](Observer::verify) reports.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Observer, Segment};
+    /// # let segment = Segment::anonymous()?;
+    /// # let table = HandleTable::join(&segment)?;
+    /// # let observer = Observer::from_fd(segment.inheritable_fd()?)?;
+    /// let x = table.zeros::<f64, _>(100)?;
+    /// let tiles = table.partition(x.write(), ndarray::Axis(0), 10)?;
+    /// let round = tiles.begin()?;
+    /// let (partition, progress) = &observer.rounds()[0];
+    /// assert_eq!(*partition, tiles.handle().into());
+    /// assert_eq!((progress.running, progress.done, progress.tiles), (true, 0, 10));
+    /// # drop(round);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn rounds(&self) -> Vec<(AnyHandle, RoundProgress)> {
         let copy = |offset, out: &mut [u8]| self.observed.read(offset, out).is_ok();
         self.seen(|look| look.rounds(copy))
     }
 
     /// Returns information on the array that a handle names.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Observer, Segment};
+    /// # let segment = Segment::anonymous()?;
+    /// # let table = HandleTable::join(&segment)?;
+    /// # let observer = Observer::from_fd(segment.inheritable_fd()?)?;
+    /// let x = table.zeros::<f64, _>((3, 4))?;
+    /// let writer = table.write(x)?;
+    /// assert_eq!(observer.info(x)?.writer, Some(std::process::id()));
+    /// # drop(writer);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`LeaseError::Stale`] if it names none.
@@ -219,6 +308,16 @@ impl Observer {
     /// Returns all names that begin with `prefix`, sorted; with `""` all names. See
     /// [`HandleTable::names`](crate::HandleTable::names).
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Observer, Segment};
+    /// # let segment = Segment::anonymous()?;
+    /// # let table = HandleTable::join(&segment)?;
+    /// # let observer = Observer::from_fd(segment.inheritable_fd()?)?;
+    /// table.publish("x", table.zeros::<f64, _>(3)?)?;
+    /// assert_eq!(observer.names("")?[0].name, "x");
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`NameError::Corrupt`] with the damaged bucket.
     pub fn names(&self, prefix: &str) -> Result<Vec<NameInfo>, NameError> {
@@ -226,6 +325,17 @@ impl Observer {
     }
 
     /// Returns the handle with this name.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Observer, Segment};
+    /// # let segment = Segment::anonymous()?;
+    /// # let table = HandleTable::join(&segment)?;
+    /// # let observer = Observer::from_fd(segment.inheritable_fd()?)?;
+    /// let x = table.zeros::<f64, _>(3)?;
+    /// table.publish("x", x)?;
+    /// assert_eq!(observer.find("x")?, x.into());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`NameError::NotFound`], [`NameError::Corrupt`].
@@ -248,6 +358,18 @@ impl Observer {
     /// A participant may write or free the array meanwhile, and another array may take its place.
     /// Read through the pointers only if you know by other means that this does not happen. They
     /// stay valid for as long as the observer lives.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Observer, Segment};
+    /// # let segment = Segment::anonymous()?;
+    /// # let table = HandleTable::join(&segment)?;
+    /// # let observer = Observer::from_fd(segment.inheritable_fd()?)?;
+    /// let x = table.from_elem(3, 1.0)?;
+    /// let view = observer.attach(x)?;
+    /// // SAFETY: no process writes or frees the array meanwhile.
+    /// assert_eq!(unsafe { view.deref_into_view() }.sum(), 3.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`LeaseError::Stale`] and [`LeaseError::WrongKind`].
@@ -285,6 +407,16 @@ impl Observer {
     /// Checks every word of the segment's tables; see
     /// [`HandleTable::verify`](crate::HandleTable::verify). Leaves out the contents of partitions
     /// and queues, because an observer cannot keep them in place.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Observer, Segment};
+    /// # let segment = Segment::anonymous()?;
+    /// # let table = HandleTable::join(&segment)?;
+    /// # let observer = Observer::from_fd(segment.inheritable_fd()?)?;
+    /// let found = observer.verify();
+    /// assert!(found.damage.is_empty());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn verify(&self) -> Verification {
         self.seen(|look| verify::verify(look.memory, None))
     }

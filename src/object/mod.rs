@@ -104,6 +104,7 @@ impl HandleTable {
     /// - [`ObjectError::Value`] if the value's own code returns an error.
     ///
     /// Then nothing is allocated.
+    #[doc(alias("ray.put", "pickle", "serialize", "share"))]
     pub fn put_object<V: Serialize + ?Sized>(
         &self,
         value: &V,
@@ -151,6 +152,17 @@ impl HandleTable {
     /// Opens an object for reading. Its bytes stay until the guard is dropped, even if another
     /// participant frees the object.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let handle = table.put_object(&vec![("a", 1), ("b", 2)])?;
+    ///
+    /// // In any process:
+    /// let object = table.open_object(handle)?;
+    /// assert_eq!(object.get::<Vec<(&str, i32)>>()?[1], ("b", 2));
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// - [`ObjectError::Lease`] with [`WrongKind`](LeaseError::WrongKind) if the handle names
     ///   something else, [`ObjectError::Version`] if the object is of another version of this
@@ -158,6 +170,7 @@ impl HandleTable {
     /// - [`ObjectError::Lease`] as for [`read`](HandleTable::read). After the object is freed, its
     ///   handle is stale.
     /// - [`ObjectError::Corrupt`] if the header is not that of an object.
+    #[doc(alias("ray.get", "unpickle", "deserialize"))]
     pub fn open_object(
         &self,
         handle: impl Into<ObjectHandle>,
@@ -216,6 +229,16 @@ impl ObjectGuard<'_> {
     /// The type need not be the stored one if the values fit: unknown fields are skipped, integers
     /// may have another size if the number fits, an `f32` may be read as `f64`, and a value as
     /// `Some` of it.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let object = table.open_object(table.put_object(&("nile", [1120.0, 1160.0]))?)?;
+    /// let (river, flow) = object.get::<(&str, [f64; 2])>()?; // `river` borrows from `object`
+    /// assert_eq!((river, flow[1]), ("nile", 1160.0));
+    /// assert!(object.get::<u64>().is_err());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// - [`ObjectError::Value`], with the value found, the value expected, and the place.

@@ -50,6 +50,20 @@ impl<'a, T: Element, D: Dimension> Tensor<'a, T, D> {
     }
 
     /// Returns the array; copies its numbers if they are borrowed.
+    ///
+    /// ```
+    /// # use ndarray::{Array1, Ix1};
+    /// # use ndshm::object::Tensor;
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let handle = table.put_object(&Tensor::from(Array1::from_elem(3, 1.0)))?;
+    /// let object = table.open_object(handle)?;
+    /// let tensor = object.get::<Tensor<f64, Ix1>>()?;
+    /// assert!(tensor.is_borrowed());
+    /// let array: Array1<f64> = tensor.into_owned();        // a copy, which outlives the object
+    /// assert_eq!(array.sum(), 3.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn into_owned(self) -> Array<T, D> {
         self.array.into_owned()
     }

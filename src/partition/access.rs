@@ -63,17 +63,56 @@ impl AccessMode {
 
 impl<T, D> Handle<T, D> {
     /// Selects the array for a partition in which each tile reads its own part of it.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let (x, y) = (table.from_elem(10, 1.0)?, table.zeros::<f64, _>(10)?);
+    /// let tiles = table.partition((x.read(), y.write()), Axis(0), 5)?;
+    /// let mut pool = Pool::threads(&table, 2)?;
+    /// pool.for_each(&tiles, &(), |(x, mut y), (), _tile| y.assign(&x))?;
+    /// assert_eq!(table.read(y)?.sum(), 10.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub const fn read(self) -> Read<T, D> {
         Read { handle: self }
     }
 
     /// Selects the array for a partition in which each tile writes its own part of it.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>(10)?;
+    /// let tiles = table.partition(x.write(), Axis(0), 5)?;
+    /// let mut pool = Pool::threads(&table, 2)?;
+    /// pool.for_each(&tiles, &(), |mut x, (), tile| x.fill(tile.index() as f64))?;
+    /// assert_eq!(table.read(x)?.sum(), 5.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub const fn write(self) -> Write<T, D> {
         Write { handle: self }
     }
 
     /// Selects the array for a partition in which each tile reads all of it, for example to gather
     /// from it.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let table_of_squares = table.from_shape_fn(10, |i| (i * i) as u64)?;
+    /// let x = table.from_shape_fn(100, |i| i as u64 % 10)?;
+    /// let tiles = table.partition((x.write(), table_of_squares.whole()), Axis(0), 20)?;
+    /// let mut pool = Pool::threads(&table, 2)?;
+    /// pool.for_each(&tiles, &(), |(mut x, squares), (), _tile| {
+    ///     x.map_inplace(|x| *x = squares[*x as usize]);
+    /// })?;
+    /// assert_eq!(table.read(x)?[7], 49);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub const fn whole(self) -> WholeArray<T, D> {
         WholeArray { handle: self }
     }

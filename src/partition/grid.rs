@@ -65,6 +65,19 @@ impl Grid {
 
     /// Cuts tiles of `len` indices along each given axis, up to 4 axes. The last tiles may be
     /// shorter.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{Grid, HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.zeros::<f64, _>((100, 60))?;
+    /// let grid = Grid::blocks([(Axis(0), 50), (Axis(1), 20)]);
+    /// let tiles = table.partition_by(x.write(), &grid)?;
+    /// assert_eq!(tiles.tiles(), 2 * 3);
+    /// let sides: Vec<_> = tiles.sides(4).map(|side| side.range).collect();
+    /// assert_eq!(sides, [50..100, 20..40]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn blocks(axes: impl IntoIterator<Item = (Axis, usize)>) -> Grid {
         let wish = |(axis, len): (Axis, usize)| GridRequest::Blocks {
             axis: axis.index(),
@@ -78,6 +91,17 @@ impl Grid {
 
     /// Cuts one tile between each two neighbouring bounds along `axis`. They begin with 0, end with
     /// the axis' length, and do not decrease. Equal neighbours make an empty tile.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{Grid, HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.zeros::<f64, _>((100, 60))?;
+    /// let grid = Grid::bounds(Axis(0), [0, 10, 90, 100]);
+    /// let tiles = table.partition_by(x.write(), &grid)?;
+    /// assert_eq!(tiles.range(1), 10..90);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn bounds(axis: Axis, bounds: impl IntoIterator<Item = usize>) -> Grid {
         Grid::of(GridRequest::Bounds {
             axis: axis.index(),
@@ -87,6 +111,18 @@ impl Grid {
 
     /// Cuts `tiles` stretches of about the same weight along `axis`. Index `i` weighs `weights[i]`.
     /// Bound `k` is the first index at which the weights before it make up `k / tiles` of all.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{Grid, HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.zeros::<f64, _>((100, 60))?;
+    /// let costs: Vec<f64> = (0..100).map(|row| if row < 10 { 9.0 } else { 1.0 }).collect();
+    /// let grid = Grid::weights(Axis(0), &costs, 2);
+    /// let tiles = table.partition_by(x.write(), &grid)?;
+    /// assert_eq!(tiles.range(0), 0..10);                   // as expensive as the other 90
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn weights(axis: Axis, weights: &[f64], tiles: usize) -> Grid {
         let problem = weights_problem(weights);
         let bounds = match problem {
@@ -106,6 +142,17 @@ impl Grid {
 
     /// Cuts `tiles` tiles along `axis`. Tile `i` has the indices `i`, `i + tiles`, `i + 2 tiles`,
     /// .. This balances work that grows along the axis.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{Grid, HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.zeros::<f64, _>((100, 60))?;
+    /// let tiles = table.partition_by(x.write(), &Grid::cyclic(Axis(0), 4))?;
+    /// let side = tiles.sides(1).next().expect("one axis is cut");
+    /// assert_eq!((side.range.start, side.step), (1, 4));
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn cyclic(axis: Axis, tiles: usize) -> Grid {
         Grid::of(GridRequest::Cyclic {
             axis: axis.index(),
@@ -114,6 +161,16 @@ impl Grid {
     }
 
     /// Cuts along the axes of `other` as well.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{Grid, HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>((100, 60))?;
+    /// let grid = Grid::bounds(Axis(0), [0, 10, 100]).and(Grid::cyclic(Axis(1), 3));
+    /// assert_eq!(table.partition_by(x.write(), &grid)?.tiles(), 2 * 3);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn and(mut self, other: Grid) -> Grid {
         self.wishes.extend(other.wishes);
         self.problem = self.problem.or(other.problem);

@@ -64,6 +64,7 @@ pub(crate) use wait::{Look, Next, Wait, Waited};
 
 /// Names a partition for other processes: 8 bytes, `Copy` and `Pod`, so it can be a kernel's
 /// parameter.
+#[doc(alias("chunks", "par_chunks_mut", "tiles", "domain_decomposition"))]
 #[repr(transparent)]
 pub struct PartitionHandle<G> {
     control: AnyHandle,
@@ -266,6 +267,17 @@ impl Core {
 
 impl<'t, G: Group> Partition<'t, G> {
     /// Returns the partition's name for other processes.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// table.publish("tiles", tiles.handle())?;
+    /// assert_eq!(table.find_any("tiles")?, tiles.handle().into());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn handle(&self) -> PartitionHandle<G> {
         PartitionHandle {
             control: self.control,
@@ -274,6 +286,16 @@ impl<'t, G: Group> Partition<'t, G> {
     }
 
     /// Returns the accesses that the partition was created with.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// assert_eq!(tiles.group().handle(), x);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn group(&self) -> G {
         self.group.clone()
     }
@@ -286,11 +308,34 @@ impl<'t, G: Group> Partition<'t, G> {
 
     /// Returns the indices that a tile covers along the first cut axis; empty if there is no such
     /// tile.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// assert_eq!(tiles.range(3), 30..40);
+    /// assert!(tiles.range(10).is_empty());                 // there is no such tile
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn range(&self, tile: usize) -> Range<usize> {
         self.plan.rows(tile)
     }
 
     /// Returns the side of a tile along each cut axis.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{Grid, HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>((100, 60))?;
+    /// let grid = Grid::blocks([(Axis(0), 50), (Axis(1), 20)]);
+    /// let tiles = table.partition_by(x.write(), &grid)?;
+    /// let block: Vec<_> = tiles.sides(0).map(|side| side.range).collect();
+    /// assert_eq!(block, [0..50, 0..20]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn sides(&self, tile: usize) -> impl Iterator<Item = TileSide> {
         self.plan.sides(tile)
     }
@@ -301,6 +346,20 @@ impl<'t, G: Group> Partition<'t, G> {
     }
 
     /// Returns the progress of the running round, or of the last one. Any process may ask.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// let mut pool = Pool::threads(&table, 2)?;
+    /// pool.for_each(&tiles, &(), |_, (), _| ())?;
+    /// let progress = tiles.progress()?;                    // in any process
+    /// assert_eq!((progress.done, progress.tiles), (10, 10));
+    /// assert!(!progress.running);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`LeaseError::Stale`] if the creator has dropped the partition.

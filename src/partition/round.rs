@@ -20,6 +20,25 @@ impl<'t, G: Group> Partition<'t, G> {
     /// From here on participants in any process may [`enter`](Partition::enter) and claim tiles.
     /// [`Round::finish`] ends the round; dropping the `Round` before gives it up.
     ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// use std::time::Duration;
+    ///
+    /// let round = tiles.begin()?;
+    /// if let Some(mut part) = tiles.enter()? {             // in any number of processes
+    ///     while let Some(mut tile) = part.claim()? {
+    ///         tile.views().fill(1.0);
+    ///     }
+    /// }
+    /// round.finish(Duration::from_secs(10))?;
+    /// assert_eq!(table.read(x)?.sum(), 100.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// - [`RoundError::Running`] if a round is running.
     /// - [`RoundError::UsedUp`] if the partition has run its last round.
@@ -106,6 +125,20 @@ impl<'t, G: Group> Round<'_, 't, G> {
     }
 
     /// Returns the number of tiles that are done.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// let round = tiles.begin()?;
+    /// let mut part = tiles.enter()?.expect("a round is running");
+    /// drop(part.claim()?);                                 // a tile that was written
+    /// assert_eq!(round.done(), 1);
+    /// # drop(part);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn done(&self) -> usize {
         if self.is_ours() {
             return self.control.progress(self.round).done;
@@ -250,6 +283,27 @@ impl<'t, G: Group> Round<'_, 't, G> {
     }
 
     /// Ends the round if every tile is done, else returns the round as it is.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// let mut round = tiles.begin()?;
+    /// let mut part = tiles.enter()?.expect("a round is running");
+    /// loop {
+    ///     match round.try_finish() {
+    ///         Ok(outcome) => break outcome?,
+    ///         Err(unfinished) => round = unfinished,
+    ///     }
+    ///     if let Some(mut tile) = part.claim()? {          // the opener helps meanwhile
+    ///         tile.views().fill(1.0);
+    ///     }
+    /// }
+    /// assert_eq!(table.read(x)?.sum(), 100.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// See [`finish`](Round::finish), except that there is no deadline.

@@ -19,6 +19,23 @@ use crate::word::{Claim, ClaimState, RoundWord, SeatId};
 impl<'t, G: Group> Partition<'t, G> {
     /// Enters the running round. Returns `None` if no round is running.
     ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// assert!(tiles.enter()?.is_none());                   // no round is running
+    /// let round = tiles.begin()?;
+    /// let mut part = tiles.enter()?.expect("a round is running");
+    /// while let Some(mut tile) = part.claim()? {
+    ///     tile.views().fill(1.0);
+    /// }
+    /// drop(part);
+    /// round.finish(std::time::Duration::from_secs(10))?;
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`RoundError::Lease`] if an array of the group cannot be opened.
     pub fn enter(&self) -> Result<Option<RoundMember<'_, 't, G>>, RoundError> {
@@ -29,6 +46,22 @@ impl<'t, G: Group> Partition<'t, G> {
     ///
     /// Claims tiles of its own range of the partition first, then those that others have left. So
     /// the same pages stay with the same worker from round to round.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// let round = tiles.begin()?;
+    /// let mut second = tiles.enter_at(1, 2)?.expect("a round is running"); // rank 1 of 2
+    /// let tile = second.claim()?.expect("no tile is claimed");
+    /// assert_eq!(tile.index(), 5);                         // its half begins here
+    /// # drop(tile);
+    /// # drop(second);
+    /// # drop(round);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// See [`enter`](Partition::enter).
@@ -161,6 +194,22 @@ impl<'t, G: Group> RoundMember<'_, 't, G> {
     /// Claims the next tile that is unclaimed in this round. Returns `None` if none is left.
     ///
     /// One pass over the tiles is enough: a claimed tile stays claimed within its round.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// # let round = tiles.begin()?;
+    /// # let mut part = tiles.enter()?.expect("a round is running");
+    /// while let Some(mut tile) = part.claim()? {
+    ///     tile.views().fill(1.0);
+    /// }
+    /// # drop(part);
+    /// # round.finish(std::time::Duration::from_secs(10))?;
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`LeaseError::InvalidElement`] if the tile holds bytes that are not values of its type. The

@@ -35,6 +35,23 @@ impl<'p, 't, G: Group> Tile<'p, 't, G> {
     }
 
     /// Returns the tile's views, one for each array of the group.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// # let round = tiles.begin()?;
+    /// # let mut part = tiles.enter()?.expect("a round is running");
+    /// let mut tile = part.claim()?.expect("no tile is claimed");
+    /// let range = tile.range();
+    /// let mut view = tile.views();                         // of a group of two arrays: a tuple
+    /// assert_eq!(view.len(), range.len());
+    /// view.fill(1.0);
+    /// # drop(tile); drop(part); drop(round);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     #[inline]
     pub fn views(&mut self) -> G::Views<'_> {
         // SAFETY: `self` holds the claim of this tile in a round for which this participant's bits
@@ -123,6 +140,25 @@ impl<'p, 't, G: Group> Tile<'p, 't, G> {
 
     /// Gives the tile up half-written. The end of the round reports its rows, and the arrays it
     /// writes are poisoned.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// # let round = tiles.begin()?;
+    /// # let mut part = tiles.enter()?.expect("a round is running");
+    /// while let Some(tile) = part.claim()? {
+    ///     if tile.index() == 7 {
+    ///         tile.tear();                                 // its input was missing
+    ///     }
+    /// }
+    /// drop(part);
+    /// assert!(round.finish(std::time::Duration::from_secs(10)).is_err());
+    /// assert!(table.info(x)?.poisoned);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn tear(self) {
         let (part, index) = self.give_up();
         if part.is_ours() {

@@ -41,6 +41,22 @@ impl TileContext<'_> {
     }
 
     /// Returns the indices that the tile covers along the first divided axis.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// # let mut pool = Pool::threads(&table, 2)?;
+    /// pool.for_each(&tiles, &(), |mut x, (), tile| {
+    ///     for (index, x) in tile.range().zip(&mut x) {     // the indices in the whole array
+    ///         *x = index as f64;
+    ///     }
+    /// })?;
+    /// assert_eq!(table.read(x)?[42], 42.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn range(&self) -> Range<usize> {
         self.tile.rows()
     }
@@ -75,6 +91,7 @@ impl TileContext<'_> {
     ///
     /// # Errors
     /// Same as [`Partition::block`].
+    #[doc(alias("chunk", "subarray"))]
     pub fn block<const D: usize>(&self) -> Result<Block<D>, BlockError> {
         self.tile.block()
     }
@@ -160,6 +177,23 @@ impl TileContext<'_> {
     /// [step](TileContext::step) within it, the [run](TileContext::run) of the tile and the tile's
     /// index, and differs if any of them differs. So the numbers are the same for any number of
     /// workers. [`TileRng::at`] gives the same stream to a reference implementation.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// # let mut pool = Pool::threads(&table, 2)?;
+    /// use ndshm::rand_core::Rng;
+    ///
+    /// pool.for_each(&tiles, &(), |mut x, (), tile| {
+    ///     let mut rng = tile.rng();                        // the same for any number of workers
+    ///     x.map_inplace(|x| *x += rng.next_u64() as f64 / u64::MAX as f64);
+    /// })?;
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    #[doc(alias("random", "seed"))]
     #[cfg(feature = "rand")]
     pub fn rng(&self) -> TileRng {
         self.rng_after(0)
@@ -231,6 +265,18 @@ impl WorkerContext<'_> {
 
     /// Returns the worker's table, which has a seat of its own on the pool's segment. Pass handles
     /// as parameters.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// # let mut pool = Pool::threads(&table, 2)?;
+    /// let sums = pool.run(&x, |worker, &x| Ok(worker.table().read(x)?.sum()))?;
+    /// assert_eq!(sums, [4950.0; 2]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn table(&self) -> &HandleTable {
         self.table
     }
@@ -238,8 +284,27 @@ impl WorkerContext<'_> {
     /// Waits until every worker of the call has arrived, at most a minute; see
     /// [`barrier_timeout`](WorkerContext::barrier_timeout).
     ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// # let mut pool = Pool::threads(&table, 2)?;
+    /// let sums = pool.run(&x, |worker, &x| {
+    ///     if worker.worker() == 0 {
+    ///         worker.table().write(x)?.fill(1.0);
+    ///     }
+    ///     worker.barrier()?;                               // the others wait until it is filled
+    ///     Ok(worker.table().read(x)?.sum())
+    /// })?;
+    /// assert_eq!(sums, [100.0, 100.0]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Same as [`barrier_timeout`](WorkerContext::barrier_timeout).
+    #[doc(alias("MPI_Barrier", "MPI_Win_fence", "Barrier", "synchronize"))]
     pub fn barrier(&self) -> Result<(), PoolError> {
         self.barrier_timeout(Duration::from_secs(60))
     }
@@ -278,6 +343,24 @@ impl WorkerContext<'_> {
     ///
     /// The effect of `body` on a tile should not depend on this worker's own state, because the
     /// distribution of tiles differs from run to run.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// # let mut pool = Pool::threads(&table, 2)?;
+    /// pool.run(&tiles.handle(), |worker, &tiles| {
+    ///     let tiles = worker.table().open_partition(tiles)?;
+    ///     for _ in 0..3 {
+    ///         worker.for_each(&tiles, |mut x, _tile| x += 1.0)?;
+    ///     }
+    ///     Ok(())
+    /// })?;
+    /// assert_eq!(table.read(x)?[0], 3.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// - [`Error::Round`] if the round cannot be opened (an array is leased, poisoned or freed), or

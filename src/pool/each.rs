@@ -47,6 +47,7 @@ impl Pool<'_> {
     /// - [`PoolError::KernelNotInImage`], [`PoolError::Forked`] and [`PoolError::Alloc`] as in
     ///   [`for_each`](Pool::for_each).
     /// - The errors of starting workers, as in [`fork`](Pool::fork), if one cannot be replaced.
+    #[doc(alias("spmd", "mpirun", "parallel_region"))]
     pub fn run<P, R, F>(&mut self, params: &P, kernel: F) -> Result<Vec<R>, PoolError>
     where
         P: AnyBitPattern + NoUninit,
@@ -81,8 +82,21 @@ impl Pool<'_> {
     /// A worker that replaces a dead one has not run the kernel. Call this again after
     /// [`PoolError::WorkerDied`], or if [`pids`](Pool::pids) have changed.
     ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// # let mut pool = Pool::threads(&table, 2)?;
+    /// let numbers = pool.broadcast(&7_u64, |worker, &seven| seven + worker.worker() as u64)?;
+    /// assert_eq!(numbers, [7, 8]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Same as [`run`](Pool::run).
+    #[doc(alias("initializer", "MPI_Bcast"))]
     pub fn broadcast<P, R, F>(&mut self, params: &P, kernel: F) -> Result<Vec<R>, PoolError>
     where
         P: Pod,

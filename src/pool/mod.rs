@@ -126,6 +126,7 @@ pub enum OnDeath {
 /// the processors: `RAYON_NUM_THREADS` is set to processors / workers, at least 1, unless it is
 /// already set. [`fork`](Pool::fork) refuses to fork a process that runs rayon, because rayon would
 /// hang in the child. Worker threads share the process's rayon pool.
+#[doc(alias("multiprocessing", "ProcessPoolExecutor", "ThreadPool", "rayon"))]
 pub struct Pool<'t> {
     table: &'t HandleTable,
     shared: Shared,
@@ -147,6 +148,19 @@ pub struct Pool<'t> {
 
 impl Pool<'_> {
     /// Returns a builder, which sets the number of workers and how their calls behave.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// use ndshm::OnDeath;
+    /// use std::time::Duration;
+    ///
+    /// let builder = Pool::builder().workers(2).seed(42).on_death(OnDeath::RunAgain);
+    /// let pool = builder.deadline(Duration::from_secs(60)).threads(&table)?; // or fork, or spawn
+    /// assert_eq!((pool.workers(), pool.seed()), (2, 42));
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn builder() -> PoolBuilder {
         PoolBuilder::new()
     }
@@ -157,6 +171,15 @@ impl<'t> Pool<'t> {
     ///
     /// Kernels run as in processes, but they share one process: damage by one of them affects all,
     /// and a kernel that never returns cannot be killed.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let mut pool = Pool::threads(&table, 2)?;
+    /// assert_eq!(pool.broadcast(&(), |worker, ()| worker.workers())?, [2, 2]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// - [`PoolError::Join`] if the seats are taken.
@@ -177,6 +200,18 @@ impl<'t> Pool<'t> {
     }
 
     /// Returns each worker's process, or `None` for a dead worker that is not yet replaced.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// # let mut pool = Pool::threads(&table, 2)?;
+    /// // The workers of this pool are threads.
+    /// assert_eq!(pool.pids(), [Some(std::process::id()); 2]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn pids(&self) -> Vec<Option<u32>> {
         self.workers.pids()
     }
@@ -206,18 +241,70 @@ impl<'t> Pool<'t> {
 
     /// Sets the seed of the following calls. The random numbers of a call depend on the seed and on
     /// the number of the call, not on the number of workers.
+    ///
+    /// ```
+    /// # #[cfg(feature = "rand")] {
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// # let mut pool = Pool::threads(&table, 2)?;
+    /// use ndshm::rand_core::Rng;
+    ///
+    /// let draw = |pool: &mut Pool| {
+    ///     pool.map_collect(&tiles, &(), |_, (), tile| tile.rng().next_u64())
+    /// };
+    /// pool.set_seed(1);
+    /// let first = draw(&mut pool)?;
+    /// let mut other = Pool::threads(&table, 1)?;           // another number of workers
+    /// other.set_seed(1);
+    /// assert_eq!(draw(&mut other)?, first);
+    /// # }
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn set_seed(&mut self, seed: u64) {
         self.seed = seed;
     }
 
     /// Sets the time limit of the following calls; see [`PoolBuilder::deadline`]. `None` removes
     /// it.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// # let mut pool = Pool::threads(&table, 2)?;
+    /// use ndshm::error::PoolError;
+    /// use std::time::Duration;
+    ///
+    /// pool.set_deadline(Some(Duration::from_millis(1)));
+    /// let late = pool.for_each(&tiles, &(), |_, (), _| std::thread::sleep(Duration::from_millis(20)));
+    /// assert!(matches!(late, Err(PoolError::Deadline { .. })));
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn set_deadline(&mut self, deadline: Option<Duration>) {
         self.deadline = deadline;
     }
 
     /// Sets the reaction to a worker's death in the following calls. Not every kernel gives the
     /// same result when it runs again on a half-written tile.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// # let mut pool = Pool::threads(&table, 2)?;
+    /// use ndshm::OnDeath;
+    ///
+    /// pool.set_on_death(OnDeath::RunAgain);                // this kernel may run twice on a tile
+    /// pool.for_each(&tiles, &1.0, |mut x, &value, _tile| x.fill(value))?;
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn set_on_death(&mut self, policy: OnDeath) {
         self.on_death = policy;
     }

@@ -35,6 +35,7 @@ impl Pool<'_> {
     ///
     /// # Errors
     /// Same as [`for_each`](Pool::for_each); [`PoolError::System`] if the system has no pages.
+    #[doc(alias("warm_up", "MAP_POPULATE", "first_touch"))]
     pub fn prefault<G: Group>(&mut self, tiles: &Partition<'_, G>) -> Result<(), PoolError> {
         let results = CallMemory::results::<Touched>(self.table, tiles.tiles())?;
         let kernel = kernel::on_tiles::<Extents<G>, (), Touched, _>(touch);

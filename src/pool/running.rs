@@ -51,6 +51,7 @@ impl<'t> Pool<'t> {
     /// # Errors
     /// Same as [`for_each`](Pool::for_each); [`PoolError::TilesInUnits`] if the partition has so
     /// many tiles that workers claim several at once.
+    #[doc(alias("apply_async", "submit", "step_async", "imap_unordered"))]
     #[track_caller]
     pub fn start<'a, 'p, 'r, G, P, F>(
         &'a mut self,
@@ -123,6 +124,22 @@ impl<'p, 'r, G: Group> RunningCall<'_, 'p, 'r, '_, G> {
     /// Waits until `count` tiles are ready, or all that the workers have if these are fewer. Hands
     /// out all ready tiles in the order of their indices, each only once until it is sent back.
     ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// # let mut pool = Pool::threads(&table, 2)?;
+    /// let mut running = pool.start(&tiles, &(), |mut x, (), _tile| x += 1.0)?;
+    /// for mut ready in running.wait_any(3)? {
+    ///     println!("tile {} holds {}", ready.index(), ready.views());
+    /// }                                                    // dropped: they rest
+    /// assert!(running.done() >= 3);
+    /// running.finish()?;
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Same as [`Pool::for_each`]. The pool's [deadline](Pool::set_deadline) applies to each wait.
     /// After an error the call is over, and no tile becomes ready any more.
@@ -131,6 +148,7 @@ impl<'p, 'r, G: Group> RunningCall<'_, 'p, 'r, '_, G> {
     /// Under [`OnDeath::Fail`](super::OnDeath::Fail) so does a death, at the latest in the first
     /// `wait_any` that begins 10 ms after it. If the dead worker held no tile, the error names no
     /// rows.
+    #[doc(alias("ray.wait", "recv", "as_completed", "step_wait"))]
     #[track_caller]
     pub fn wait_any(&mut self, count: usize) -> Result<Vec<ReadyTile<'_, 'r, G>>, PoolError> {
         self.pool.check_ours()?;
@@ -326,6 +344,25 @@ impl<G: Group> ReadyTile<'_, '_, G> {
 
     /// Sends the tile back to the workers. One of them runs the kernel on it once more, and sees
     /// the values written here.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// # let mut pool = Pool::threads(&table, 2)?;
+    /// let mut running = pool.start(&tiles, &(), |mut x, (), _tile| x += 1.0)?;
+    /// for ready in running.wait_any(10)? {
+    ///     if ready.index() < 5 {
+    ///         ready.rerun();                               // one more step for half of them
+    ///     }
+    /// }
+    /// running.finish()?;
+    /// assert_eq!(table.read(x)?[0], 2.0);
+    /// assert_eq!(table.read(x)?[99], 100.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn rerun(self) {
         // In a forked child nothing happens: the tile and the call belong to the parent.
         let ReadyTile {

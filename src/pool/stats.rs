@@ -56,6 +56,20 @@ impl Pool<'_> {
     /// Resets the counts of [`stats`](Pool::stats).
     ///
     /// Does nothing in a forked child, which does not own the workers.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// # let mut pool = Pool::threads(&table, 2)?;
+    /// pool.set_profiling(true);
+    /// pool.for_each(&tiles, &1.0, |mut x, &by, _tile| x += by)?;
+    /// let tiles_run: u64 = pool.stats().iter().map(|worker| worker.tiles).sum();
+    /// assert_eq!(tiles_run, 10);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn set_profiling(&mut self, on: bool) {
         if !self.is_ours() {
             return;

@@ -14,6 +14,18 @@ use crate::pool::error::PoolError;
 impl<'t> Pool<'t> {
     /// Runs `kernel` once on every tile.
     ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// # let mut pool = Pool::threads(&table, 2)?;
+    /// pool.for_each(&tiles, &2.0, |mut x, &factor, _tile| x *= factor)?;
+    /// assert_eq!(table.read(x)?[99], 198.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// - [`PoolError::Round`] if an array of the partition is leased, poisoned or freed.
     /// - [`PoolError::KernelPanicked`] if the kernel panics: the tile is torn, the others are done.
@@ -26,6 +38,7 @@ impl<'t> Pool<'t> {
     /// - [`PoolError::Forked`] in a forked child.
     /// - [`PoolError::Alloc`] if memory is missing.
     /// - The errors of starting workers, as in [`fork`](Pool::fork), if no worker is left.
+    #[doc(alias("par_iter", "par_chunks_mut", "map", "parallel"))]
     #[track_caller]
     pub fn for_each<G, P, F>(
         &mut self,
@@ -43,8 +56,22 @@ impl<'t> Pool<'t> {
 
     /// Runs `kernel` once on every tile. Returns the results in the order of the tiles.
     ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// # let mut pool = Pool::threads(&table, 2)?;
+    /// let sums = pool.map_collect(&tiles, &(), |x, (), _tile| x.sum())?;
+    /// assert_eq!(sums.len(), 10);
+    /// assert_eq!(sums[0], 45.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Same as [`for_each`](Pool::for_each).
+    #[doc(alias("map", "starmap", "gather", "MPI_Gather"))]
     #[track_caller]
     pub fn map_collect<G, P, R, F>(
         &mut self,
@@ -68,8 +95,27 @@ impl<'t> Pool<'t> {
     /// Runs `kernel` once on every tile and folds the results in the order of the tiles. So
     /// floating-point results do not depend on scheduling.
     ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// # let mut pool = Pool::threads(&table, 2)?;
+    /// let largest = pool.map_reduce(
+    ///     &tiles,
+    ///     &(),
+    ///     |x, (), _tile| x.fold(f64::MIN, |a, &b| a.max(b)),
+    ///     f64::MIN,
+    ///     f64::max,
+    /// )?;
+    /// assert_eq!(largest, 99.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Same as [`for_each`](Pool::for_each).
+    #[doc(alias("reduce", "sum", "fold", "MPI_Reduce"))]
     #[track_caller]
     pub fn map_reduce<G, P, R, F, A>(
         &mut self,

@@ -83,6 +83,7 @@ use shape::MAX_CAPACITY;
 /// assert_eq!(queue.pop()?, None);
 /// # Ok::<(), ndshm::Error>(())
 /// ```
+#[doc(alias("channel", "mpsc", "multiprocessing", "mq_open"))]
 pub struct Queue<'t, T> {
     table: &'t Core,
     handle: AnyHandle,
@@ -182,11 +183,25 @@ impl Core {
 impl<T: Pod> Queue<'_, T> {
     /// Pushes a job, or returns it with the error. Never waits.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let queue = table.queue::<u64>(4)?;
+    /// for job in 0..4 {
+    ///     queue.push(job)?;
+    /// }
+    /// let refused = queue.push(4).unwrap_err();
+    /// assert!(refused.is_full());
+    /// assert_eq!(refused.into_job(), 4);                   // to try again later
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// - [`PushError::Full`] if no cell is free.
     /// - [`PushError::Closed`] after [`close`](Queue::close). A push during it may succeed or not.
     /// - [`PushError::Failed`] if the cells are used up, or if the queue was freed before a forked
     ///   child first used it.
+    #[doc(alias("send", "put", "enqueue", "mq_send"))]
     #[inline]
     pub fn push(&self, job: T) -> Result<(), PushError<T>> {
         match self.try_push(&job) {
@@ -208,8 +223,20 @@ impl<T: Pod> Queue<'_, T> {
 
     /// Pops the oldest job. Returns `None` if there is none. Never waits.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let queue = table.queue::<u64>(4)?;
+    /// queue.push(7)?;
+    /// while let Some(job) = queue.pop()? {
+    ///     assert_eq!(job, 7);
+    /// }
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`QueueError::Lease`] if the queue was freed before a forked child first used it.
+    #[doc(alias("recv", "get", "dequeue", "try_recv", "mq_receive"))]
     #[inline]
     pub fn pop(&self) -> Result<Option<T>, QueueError> {
         let me = self.lease.enter()?;
@@ -230,6 +257,18 @@ impl<T> Queue<'_, T> {
     ///
     /// In a forked child that cannot lease the queue (it was freed, or no seat is free) this does
     /// nothing. There the queue counts as closed, drained and empty.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let queue = table.queue::<u64>(4)?;
+    /// queue.push(7)?;
+    /// queue.close();
+    /// assert!(queue.push(8).is_err_and(|refused| refused.is_closed()));
+    /// assert_eq!(queue.pop()?, Some(7));
+    /// assert!(queue.is_closed() && queue.is_drained());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn close(&self) {
         if self.lease.enter().is_ok() {
             self.cells.close();
@@ -243,6 +282,18 @@ impl<T> Queue<'_, T> {
 
     /// Returns `true` if the queue is closed and no job can come out of it any more. While a
     /// consumer is popping the last job, returns `false`: if the consumer dies, the job comes back.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let queue = table.queue::<u64>(4)?;
+    /// queue.push(7)?;
+    /// queue.close();
+    /// assert!(!queue.is_drained());                        // a job is left
+    /// assert_eq!(queue.pop()?, Some(7));
+    /// assert!(queue.is_drained());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn is_drained(&self) -> bool {
         self.lease.enter().is_err() || self.cells.is_drained()
     }
@@ -254,6 +305,16 @@ impl<T> Queue<'_, T> {
 
     /// Returns the number of jobs in the queue, now or a moment ago. A hint, rather too large than
     /// too small.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let queue = table.queue::<u64>(4)?;
+    /// queue.push(7)?;
+    /// assert_eq!((queue.len(), queue.capacity()), (1, 4));
+    /// assert!(!queue.is_empty() && !queue.is_full());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn len(&self) -> usize {
         self.lease.enter().map_or(0, |_| self.cells.len() as usize)
     }
@@ -270,6 +331,15 @@ impl<T> Queue<'_, T> {
     }
 
     /// Returns the queue's name for other processes.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let queue = table.queue::<u64>(4)?;
+    /// table.publish("jobs", queue.handle())?;
+    /// assert_eq!(table.find_queue::<u64>("jobs")?.capacity(), 4);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn handle(&self) -> QueueHandle<T> {
         QueueHandle::of(self.handle)
     }

@@ -61,6 +61,7 @@ impl<'t, T: Element, D: Dimension> Queue<'t, OwnedArray<T, D>> {
     /// [`PushError::Failed`]:
     /// - [`QueueError::NotOwned`] if the participant that opened this queue does not own the array.
     /// - [`QueueError::Lease`] if the array was freed.
+    #[doc(alias("send", "move", "transfer"))]
     pub fn push_owned<'o>(&self, array: Owned<'o, T, D>) -> Result<(), PushError<Owned<'o, T, D>>> {
         match self.try_push_owned(array.handle()) {
             Ok(()) => {
@@ -74,6 +75,24 @@ impl<'t, T: Element, D: Dimension> Queue<'t, OwnedArray<T, D>> {
     /// Pushes an array, and waits for a free cell for at most `timeout`.
     ///
     /// Waits as [`pop_timeout`](Queue::pop_timeout) does.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # use ndarray::Ix1;
+    /// # use ndshm::queue::OwnedArray;
+    /// # use std::time::Duration;
+    /// # let batches = table.queue::<OwnedArray<f32, Ix1>>(1)?;
+    /// let batch = table.owned(table.from_elem(32, 1.0)?);
+    /// batches.push_owned_timeout(batch, Duration::from_secs(10))?;
+    ///
+    /// let second = table.owned(table.from_elem(32, 2.0)?);
+    /// let refused = batches.push_owned_timeout(second, Duration::from_millis(1)).unwrap_err();
+    /// assert!(refused.is_full());
+    /// let second = refused.into_job();                     // still this participant's
+    /// # drop(second);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// See [`push_owned`](Queue::push_owned). Returns [`PushError::Full`] if no cell became free,
@@ -105,6 +124,20 @@ impl<'t, T: Element, D: Dimension> Queue<'t, OwnedArray<T, D>> {
     /// Skips an array that was freed by its handle while it was in the queue. If this participant
     /// dies during the call, the array is still in the queue, or it is freed.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// use ndarray::Ix1;
+    /// use ndshm::queue::OwnedArray;
+    ///
+    /// let batches = table.queue::<OwnedArray<f32, Ix1>>(4)?;
+    /// batches.push_owned(table.owned(table.from_elem(32, 1.0)?))?;
+    /// while let Some(batch) = batches.pop_owned()? {
+    ///     assert_eq!(table.read(batch.handle())?.sum(), 32.0);
+    /// }                                                    // each batch is freed here
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// See [`pop`](Queue::pop).
     pub fn pop_owned(&self) -> Result<Option<Owned<'t, T, D>>, QueueError> {
@@ -128,6 +161,20 @@ impl<'t, T: Element, D: Dimension> Queue<'t, OwnedArray<T, D>> {
 
     /// Pops the oldest array, and waits for one for at most `timeout`, as
     /// [`pop_timeout`](Queue::pop_timeout) does.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # use ndarray::Ix1;
+    /// # use ndshm::queue::OwnedArray;
+    /// # use std::time::Duration;
+    /// # let batches = table.queue::<OwnedArray<f32, Ix1>>(1)?;
+    /// batches.push_owned(table.owned(table.from_elem(32, 1.0)?))?;
+    /// let batch = batches.pop_owned_timeout(Duration::from_secs(10))?.expect("one was pushed");
+    /// assert_eq!(table.read(batch.handle())?.len(), 32);
+    /// assert!(batches.pop_owned_timeout(Duration::from_millis(1))?.is_none());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// See [`pop_timeout`](Queue::pop_timeout).

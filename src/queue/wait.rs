@@ -32,9 +32,22 @@ impl<T: Pod> Queue<'_, T> {
     /// Spins briefly, then sleeps until a producer wakes it. At least every 20 ms it also reaps
     /// dead participants, so it never hangs on them. A queue whose owner has died is closed then.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let queue = table.queue::<u64>(4)?;
+    /// use std::time::Duration;
+    ///
+    /// queue.push(7)?;
+    /// assert_eq!(queue.pop_timeout(Duration::from_secs(10))?, Some(7));
+    /// assert_eq!(queue.pop_timeout(Duration::from_millis(1))?, None);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// See [`pop`](Queue::pop). Also returns [`QueueError::Join`] if the search for dead
     /// participants fails.
+    #[doc(alias("recv_timeout", "get"))]
     pub fn pop_timeout(&self, timeout: Duration) -> Result<Option<T>, QueueError> {
         let outcome = self.wait(timeout, || match self.pop()? {
             Some(job) => Ok(Attempt::Over(Some(job))),
@@ -47,9 +60,24 @@ impl<T: Pod> Queue<'_, T> {
     ///
     /// Waits as [`pop_timeout`](Queue::pop_timeout) does.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let queue = table.queue::<u64>(4)?;
+    /// use std::time::Duration;
+    ///
+    /// for job in 0..4 {
+    ///     queue.push_timeout(job, Duration::from_secs(10))?;
+    /// }
+    /// let refused = queue.push_timeout(4, Duration::from_millis(1));
+    /// assert!(refused.is_err_and(|refused| refused.is_full()));
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// See [`push`](Queue::push). Returns [`PushError::Full`] if no cell became free, and
     /// [`PushError::Closed`] at once if the queue is closed.
+    #[doc(alias("send_timeout", "put"))]
     pub fn push_timeout(&self, job: T, timeout: Duration) -> Result<(), PushError<T>> {
         let full = QueueError::Full {
             capacity: self.capacity(),

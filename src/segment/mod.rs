@@ -62,6 +62,7 @@ use model as imp;
 /// | [`anonymous`](Segment::anonymous) | forked children, and processes that receive the descriptor | the machine's memory | the last process that has it |
 /// | [`create`](Segment::create) | processes of the same user that know the name | the size of `/dev/shm` | the last process, unless it persists |
 /// | [`in_process`](Segment::in_process) | threads | the machine's memory | the process |
+#[doc(alias("SharedMemory", "mmap", "shared_memory", "MPI_Win"))]
 #[derive(Clone)]
 pub struct Segment {
     inner: Arc<Inner>,
@@ -69,6 +70,13 @@ pub struct Segment {
 
 impl Segment {
     /// Returns the options for creating or opening a segment, set to their defaults.
+    ///
+    /// ```
+    /// # use ndshm::Segment;
+    /// let segment = Segment::options().capacity(1 << 30).seats(64).anonymous()?;
+    /// assert_eq!((segment.capacity(), segment.max_seats()), (1 << 30, 64));
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn options() -> SegmentOptions {
         SegmentOptions::new()
     }
@@ -93,6 +101,16 @@ impl Segment {
     ///
     /// A persistent segment keeps its arrays, and their memory, until the machine restarts or a
     /// process in it calls `persist(false)` and leaves last.
+    ///
+    /// ```
+    /// # use ndshm::Segment;
+    /// let name = &format!("weather-{}", std::process::id());
+    /// let segment = Segment::create(name)?;
+    /// segment.persist(true);                               // from now on it outlives its processes
+    /// assert!(segment.is_persistent());
+    /// segment.persist(false);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn persist(&self, persistent: bool) {
         let word = &self.memory().header()[Header::PERSISTENT];
         // Relaxed: the last process to leave reads the word after it has taken the membership lock
@@ -102,6 +120,14 @@ impl Segment {
     }
 
     /// Returns the name, if the segment has one.
+    ///
+    /// ```
+    /// # use ndshm::Segment;
+    /// let name = &format!("weather-{}", std::process::id());
+    /// assert_eq!(Segment::create(name)?.name(), Some(name.as_str()));
+    /// assert_eq!(Segment::anonymous()?.name(), None);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn name(&self) -> Option<&str> {
         self.inner.name()
     }

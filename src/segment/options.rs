@@ -77,6 +77,14 @@ impl SegmentOptions {
     /// TiB (64 GiB for an in-process segment, 1 MiB for one under Miri), halved until the segment
     /// can be mapped and leaves half of a limited address space (`ulimit -v`) to the rest of the
     /// program.
+    ///
+    /// ```
+    /// # use ndshm::Segment;
+    /// let segment = Segment::options().capacity(1 << 30).anonymous()?;
+    /// assert_eq!(segment.capacity(), 1 << 30);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    #[doc(alias("size", "ftruncate"))]
     pub fn capacity(mut self, bytes: u64) -> Self {
         self.capacity = Some(bytes);
         self
@@ -84,6 +92,13 @@ impl SegmentOptions {
 
     /// Sets the maximum number of participants at one time, rounded up to a power of two; 256 by
     /// default.
+    ///
+    /// ```
+    /// # use ndshm::Segment;
+    /// let segment = Segment::options().seats(1000).anonymous()?;
+    /// assert_eq!(segment.max_seats(), 1024);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn seats(mut self, seats: u32) -> Self {
         self.seats = seats;
         self
@@ -93,6 +108,13 @@ impl SegmentOptions {
     /// 65,536 (fewer would save nothing, because the tables take memory only where they are used).
     ///
     /// The default is one for each 4 KiB of capacity, within 2^16 and 2^22.
+    ///
+    /// ```
+    /// # use ndshm::Segment;
+    /// let segment = Segment::options().arrays(1_000_000).anonymous()?;
+    /// assert_eq!(segment.max_arrays(), 1 << 20);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn arrays(mut self, arrays: u64) -> Self {
         self.arrays = Some(arrays);
         self
@@ -109,6 +131,14 @@ impl SegmentOptions {
     /// the size of the previous array in its place: if sizes vary at random, live arrays have about
     /// 1.3 times the memory that they asked for. [`HandleTable::trim`](crate::HandleTable::trim)
     /// gives back the kept pages, but not those beyond the end of live arrays.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// let segment = Segment::options().retain(0).anonymous()?;
+    /// let table = HandleTable::join(&segment)?;
+    /// table.free(table.from_elem(1_000_000, 1.0)?)?;       // its pages go back to the system at once
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn retain(mut self, bytes: u64) -> Self {
         self.retain = Some(bytes);
         self
@@ -116,6 +146,15 @@ impl SegmentOptions {
 
     /// Keeps the name when the last process leaves. See
     /// [`Segment::persist`](crate::Segment::persist).
+    ///
+    /// ```
+    /// # use ndshm::Segment;
+    /// let name = &format!("weather-{}", std::process::id());
+    /// drop(Segment::options().persistent(true).create(name)?);
+    /// let segment = Segment::open(name)?;                  // it was kept without a process in it
+    /// segment.persist(false);                              // this process removes the name
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn persistent(mut self, persistent: bool) -> Self {
         self.persistent = persistent;
         self
@@ -151,6 +190,15 @@ impl SegmentOptions {
 
     /// Sets the time to wait for another process that is creating or removing the same name; 2 s by
     /// default.
+    ///
+    /// ```
+    /// # use ndshm::Segment;
+    /// use std::time::Duration;
+    ///
+    /// let patient = Segment::options().open_timeout(Duration::from_secs(10));
+    /// assert!(patient.open("no such segment").is_err());   // at once: nobody is creating it
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn open_timeout(mut self, timeout: Duration) -> Self {
         self.open_timeout = timeout;
         self
@@ -162,6 +210,14 @@ impl SegmentOptions {
     /// A user with write permission can falsify everything in the segment. A user with only read
     /// permission changes nothing, but can use locks on the file to keep others from joining and
     /// from reclaiming what dead participants held. See [`guide::trust`](crate::guide::trust).
+    ///
+    /// ```
+    /// # use ndshm::Segment;
+    /// let name = &format!("weather-{}", std::process::id());
+    /// let segment = Segment::options().mode(0o660).create(name)?; // for the group as well
+    /// # drop(segment);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn mode(mut self, bits: u32) -> Self {
         self.mode = bits & 0o777;
         self
@@ -182,6 +238,16 @@ impl SegmentOptions {
     /// pools. Other processes that open the segment must ask too, but share the pages that are
     /// huge already. A refusal by the system is no error: see
     /// [`Segment::huge_pages`](crate::Segment::huge_pages).
+    ///
+    /// ```
+    /// # use ndshm::Segment;
+    /// use ndshm::segment::HugePages;
+    ///
+    /// let segment = Segment::options().huge_pages(HugePages::Collapse).anonymous()?;
+    /// println!("{}", segment.huge_pages());                // what the system grants, or the remedy
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    #[doc(alias("madvise", "hugetlb", "MADV_HUGEPAGE"))]
     pub fn huge_pages(mut self, pages: HugePages) -> Self {
         self.huge_pages = pages;
         self

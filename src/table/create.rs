@@ -520,11 +520,29 @@ pub struct Owned<'t, T: Element, D: Dimension> {
 
 impl<T: Element, D: Dimension> Owned<'_, T, D> {
     /// Returns the handle, to pass on.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.owned(table.from_elem(3, 1.0)?);
+    /// assert_eq!(table.read(x.handle())?.sum(), 3.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn handle(&self) -> Handle<T, D> {
         self.handle
     }
 
     /// Keeps the array and returns its handle.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.owned(table.from_elem(3, 1.0)?);
+    /// // Work that may fail: an early return would free the array.
+    /// let x = x.into_handle();
+    /// assert_eq!(table.read(x)?.sum(), 3.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn into_handle(self) -> Handle<T, D> {
         let handle = self.handle;
         core::mem::forget(self);

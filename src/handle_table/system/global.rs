@@ -46,6 +46,7 @@ impl HandleTable {
     /// assert_eq!(HandleTable::global()?.read(x)?.len(), 10);
     /// # Ok::<(), ndshm::Error>(())
     /// ```
+    #[doc(alias("default", "singleton"))]
     pub fn global() -> Result<Rc<HandleTable>, Error> {
         TABLE.with(|own| {
             if let Some(table) = &*own.borrow() {

@@ -16,6 +16,15 @@ impl HandleTable {
     /// [`Pool::prefault`](crate::Pool::prefault) has the pages created by the workers that will use
     /// them, all at once.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>((1000, 1000))?;
+    /// table.prefault(x)?;                                  // from here on the pages are there
+    /// table.write(x)?.fill(1.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// - [`Error::Lease`] as for [`read_untyped`](crate::HandleTable::read_untyped): the array must
     ///   not be freed meanwhile.

@@ -36,6 +36,17 @@ impl Segment {
     /// It leaves nothing behind, however its processes end, and is limited by the memory of the
     /// machine, not by the size of `/dev/shm`. Other processes get it through
     /// [`inheritable_fd`](Segment::inheritable_fd).
+    ///
+    /// ```
+    /// use ndshm::{HandleTable, Segment};
+    ///
+    /// let segment = Segment::anonymous()?;
+    /// let table = HandleTable::join(&segment)?;            // so does each child that this process forks
+    /// assert!(segment.name().is_none());
+    /// # drop(table);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    #[doc(alias("memfd", "memfd_create", "MAP_ANONYMOUS", "MAP_SHARED", "mmap"))]
     pub fn anonymous() -> Result<Segment, SegmentError> {
         Segment::options().anonymous()
     }
@@ -47,6 +58,18 @@ impl Segment {
     /// process that opens it joins the existing segment.
     ///
     /// A name has 1 to 250 bytes and no slash; it appears below `/dev/shm`.
+    ///
+    /// ```
+    /// use ndshm::Segment;
+    ///
+    /// let name = &format!("weather-{}", std::process::id());
+    /// let segment = Segment::create(name)?;
+    /// assert!(Segment::create(name).is_err());             // it exists
+    /// drop(segment);                                       // the last process removes the name
+    /// assert!(Segment::open(name).is_err());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    #[doc(alias("shm_open", "O_CREAT", "ftruncate"))]
     pub fn create(name: &str) -> Result<Segment, SegmentError> {
         Segment::options().create(name)
     }
@@ -55,6 +78,17 @@ impl Segment {
     ///
     /// If a creator has made the name but not yet the segment, the call waits for it, up to
     /// [`open_timeout`](SegmentOptions::open_timeout).
+    ///
+    /// ```
+    /// use ndshm::Segment;
+    ///
+    /// let name = &format!("weather-{}", std::process::id());
+    /// let segment = Segment::create(name)?;
+    /// let same = Segment::open(name)?;                     // in any process
+    /// assert_eq!(same.id(), segment.id());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    #[doc(alias("shm_open", "attach", "mmap"))]
     pub fn open(name: &str) -> Result<Segment, SegmentError> {
         Segment::options().open(name)
     }
@@ -64,6 +98,17 @@ impl Segment {
     ///
     /// If a creator has died before it was done, its file is replaced after
     /// [`open_timeout`](SegmentOptions::open_timeout).
+    ///
+    /// ```
+    /// use ndshm::Segment;
+    ///
+    /// let name = &format!("weather-{}", std::process::id());
+    /// let segment = Segment::open_or_create(name)?;
+    /// let same = Segment::open_or_create(name)?;           // in any process, at the same time
+    /// assert_eq!(same.id(), segment.id());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    #[doc(alias("shm_open"))]
     pub fn open_or_create(name: &str) -> Result<Segment, SegmentError> {
         Segment::options().open_or_create(name)
     }
@@ -72,6 +117,15 @@ impl Segment {
     ///
     /// A forked child has a private copy of this memory. There every call that needs to share it
     /// fails with [`SegmentError::NotShared`].
+    ///
+    /// ```
+    /// use ndshm::{HandleTable, Segment};
+    ///
+    /// let segment = Segment::in_process()?;
+    /// let x = HandleTable::join(&segment)?.from_elem(3, 1.0)?;
+    /// # let _ = x;
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn in_process() -> Result<Segment, SegmentError> {
         Segment::options().in_process()
     }
@@ -80,6 +134,14 @@ impl Segment {
     /// process. [`inheritable_fd`](Segment::inheritable_fd) makes such a descriptor.
     ///
     /// The descriptor is closed: the segment opens its own description of the same file.
+    ///
+    /// ```
+    /// # use ndshm::Segment;
+    /// let segment = Segment::anonymous()?;
+    /// let same = Segment::from_fd(segment.inheritable_fd()?)?;
+    /// assert_eq!(same.id(), segment.id());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn from_fd(fd: OwnedFd) -> Result<Segment, SegmentError> {
         Segment::options().from_fd(fd)
     }
@@ -101,11 +163,31 @@ impl Segment {
     /// the child opens it by [`from_fd`](Segment::from_fd).
     ///
     /// Every child that is started while it is open inherits it, so drop it after the start.
+    ///
+    /// ```
+    /// use ndshm::Segment;
+    ///
+    /// let segment = Segment::anonymous()?;
+    /// let fd = segment.inheritable_fd()?;                  // stays open in a program that it starts
+    /// let same = Segment::from_fd(fd)?;                    // there
+    /// assert_eq!(same.id(), segment.id());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    #[doc(alias("dup", "memfd", "FD_CLOEXEC"))]
     pub fn inheritable_fd(&self) -> Result<OwnedFd, SegmentError> {
         self.inner.inheritable_fd()
     }
 
     /// Returns the segment's id, by which processes recognize it.
+    ///
+    /// ```
+    /// # use ndshm::Segment;
+    /// let segment = Segment::anonymous()?;
+    /// let received = Segment::from_fd(segment.inheritable_fd()?)?;
+    /// assert_eq!(received.id(), segment.id());
+    /// assert_ne!(Segment::anonymous()?.id(), segment.id());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn id(&self) -> SegmentId {
         self.inner.id()
     }
@@ -144,6 +226,7 @@ impl Segment {
     /// [`SegmentError::NotPassed`] if the socket is closed, not connected, or not a Unix socket;
     /// [`SegmentError::SocketTimeout`]; [`SegmentError::NotShared`] for an in-process segment;
     /// [`SegmentError::Left`].
+    #[doc(alias("SCM_RIGHTS", "sendmsg"))]
     pub fn send_to(&self, socket: impl AsFd, timeout: Duration) -> Result<(), SegmentError> {
         let fd = self.inner.passable_fd()?;
         socket::send(socket.as_fd(), fd.as_fd(), self.id(), timeout)
@@ -169,6 +252,15 @@ impl Segment {
     ///
     /// A forked child has an address of its own. An address is valid until its process ends or
     /// drops the segment.
+    ///
+    /// ```
+    /// # use ndshm::Segment;
+    /// let segment = Segment::anonymous()?;
+    /// let address = segment.peer_address()?;               // some 30 bytes as text, for any message
+    /// let same = Segment::open_peer(&address)?;            // in another process of this user
+    /// assert_eq!(same.id(), segment.id());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`SegmentError::NotShared`], [`SegmentError::Closed`], [`SegmentError::Left`].
@@ -274,6 +366,7 @@ impl Segment {
     /// and mapping: a private mapping needs as much address space again for a moment, and under
     /// `vm.overcommit_memory=2` also the commit charge of the whole capacity. After an error of
     /// opening or mapping nothing has changed.
+    #[doc(alias("munmap", "close", "detach"))]
     pub fn leave(&self) -> Result<(), SegmentError> {
         self.inner.leave(0, &[])
     }
@@ -339,6 +432,7 @@ impl SegmentOptions {
     /// [`SegmentError::NotFound`], [`SegmentError::PermissionMismatch`], [`SegmentError::NotOurs`];
     /// [`SegmentError::NotInitialized`] for a file that begins with zeros, see
     /// [`remove_unfinished`](SegmentOptions::remove_unfinished).
+    #[doc(alias("shm_unlink", "unlink"))]
     pub fn remove(self, name: &str) -> Result<Removal, SegmentError> {
         remove::unused(name, &self)
     }

@@ -113,6 +113,7 @@ impl WorkerSpec {
 ///     Ok(())
 /// }
 /// ```
+#[doc(alias("freeze_support", "__main__", "multiprocessing"))]
 pub fn become_worker() {
     if let Some(spec) = WorkerSpec::of_environment() {
         let _ = BECAME_WORKER.set(());

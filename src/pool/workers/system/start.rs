@@ -19,6 +19,21 @@ impl<'t> Pool<'t> {
     /// A worker may start a pool of its own in a kernel of [`run`](Pool::run) or
     /// [`broadcast`](Pool::broadcast).
     ///
+    /// ```standalone_crate
+    /// use ndarray::Axis;
+    /// use ndshm::{HandleTable, Pool, Segment};
+    ///
+    /// fn main() -> ndshm::Result<()> {
+    ///     let table = HandleTable::join(&Segment::anonymous()?)?;
+    ///     let mut pool = Pool::fork(&table, 2)?;               // before any thread starts
+    ///     let x = table.zeros::<u32, _>(100)?;
+    ///     let tiles = table.partition(x.write(), Axis(0), 10)?;
+    ///     pool.for_each(&tiles, &(), |mut x, (), _tile| x.fill(std::process::id()))?;
+    ///     assert!(table.read(x)?.iter().all(|&pid| pid != std::process::id()));
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
     /// # Errors
     /// - [`PoolError::Threads`] if this process runs several threads.
     /// - [`PoolError::LeaseHeld`] if any table of this process holds a lease of an array, because a
@@ -72,6 +87,23 @@ impl<'t> Pool<'t> {
     /// has not run. Call it in the kernel, or once in each worker by
     /// [`broadcast`](Pool::broadcast). Code must not hand kernels of spawned workers a token on
     /// which its soundness depends.
+    ///
+    /// ```standalone_crate
+    /// use ndarray::Axis;
+    /// use ndshm::{HandleTable, Pool, Segment};
+    ///
+    /// fn main() -> ndshm::Result<()> {
+    ///     ndshm::become_worker();                              // a worker does not return from here
+    ///     std::thread::spawn(|| ()).join().unwrap();           // threads are no problem
+    ///     let table = HandleTable::join(&Segment::anonymous()?)?;
+    ///     let mut pool = Pool::spawn(&table, 2)?;
+    ///     let x = table.zeros::<u32, _>(100)?;
+    ///     let tiles = table.partition(x.write(), Axis(0), 10)?;
+    ///     pool.for_each(&tiles, &(), |mut x, (), _tile| x.fill(std::process::id()))?;
+    ///     assert!(table.read(x)?.iter().all(|&pid| pid != std::process::id()));
+    ///     Ok(())
+    /// }
+    /// ```
     ///
     /// # Errors
     /// - [`PoolError::WorkerNotStarted`] if a worker does not become ready, for example because
