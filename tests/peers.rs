@@ -18,6 +18,7 @@ fn main() {
         a_seat_that_is_taken_again_is_another_participant,
         a_child_is_a_participant_of_its_own,
         values_that_nobody_sent_are_dead,
+        the_array_of_a_dead_process_is_not_the_first,
     ];
 }
 
@@ -138,4 +139,25 @@ fn values_that_nobody_sent_are_dead() {
     assert!(!table.is_alive(nobody).unwrap());
     assert!(table.owner(Handle::<f64, Ix1>::from_bits(3)).is_err());
     assert!(table.watch().name("nothing").is_err());
+}
+
+/// A process creates an array and dies while another one fills its own: the other one is the first.
+fn the_array_of_a_dead_process_is_not_the_first() {
+    let table = table();
+    let (x, is_new) = table
+        .get_or_create("x", 3, |mut x: ndarray::ArrayViewMut1<'_, u64>| {
+            x.fill(1);
+            Child::fork(|| {
+                let table = HandleTable::join(table.segment()).unwrap();
+                table
+                    .publish("x", table.zeros::<u64, _>(3).unwrap())
+                    .unwrap();
+                support::exit_at_once(0);
+            })
+            .join();
+        })
+        .unwrap();
+    assert!(is_new);
+    assert_eq!(table.owner(x).unwrap(), Some(table.peer().unwrap()));
+    assert_eq!(table.read(x).unwrap().sum(), 3);
 }

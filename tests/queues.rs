@@ -405,8 +405,17 @@ fn the_death_of_its_owner_closes_a_queue_for_those_that_wait() {
         }
         assert_eq!(queue.pop_timeout(DEADLINE).unwrap(), None);
     });
-    assert_eq!(ready.receive() + ready.receive(), 3);
+    let impatient = Child::fork(|| {
+        let queue = open(&table, idle);
+        ready.send(4);
+        support::eventually("short waits find the queue closed", || {
+            assert_eq!(queue.pop_timeout(Duration::from_millis(2)).unwrap(), None);
+            queue.is_closed()
+        });
+    });
+    assert_eq!(ready.receive() + ready.receive() + ready.receive(), 7);
     owner.kill();
+    impatient.join();
     consumer.join();
     producer.join();
     assert!(table.open_queue(idle).is_err());

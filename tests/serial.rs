@@ -21,6 +21,7 @@ fn main() {
         a_busy_array_is_an_error,
         a_full_table_and_a_private_segment_are_enough,
         a_forked_child_does_not_use_its_parents_pool,
+        a_child_that_a_kernel_forks_leaves_the_call,
         nothing_stays_behind,
     ];
 }
@@ -242,6 +243,36 @@ fn a_forked_child_does_not_use_its_parents_pool() {
     pool.for_each(&tiles, &(), |mut x, (), _| x.fill(1))
         .unwrap();
     assert_eq!(table.read(x).unwrap().sum(), 10);
+}
+
+/// A kernel that forks, and whose child returns: the child leaves the call with an error, and serves
+/// no job of its parent.
+fn a_child_that_a_kernel_forks_leaves_the_call() {
+    let table = table();
+    let x = table.zeros::<u32, _>(10).unwrap();
+    let tiles = table.partition(x.write(), Axis(0), 2).unwrap();
+    let mut pool = Pool::serial(&table).unwrap();
+    let parent = std::process::id();
+    let outcome = pool.for_each(&tiles, &parent, |mut x, parent, tile| {
+        if tile.index() == 1 && std::process::id() == *parent {
+            // SAFETY: this program has one thread. The child ends below.
+            unsafe { libc::fork() };
+        }
+        x += u32::from(std::process::id() == *parent);
+    });
+    if std::process::id() != parent {
+        support::exit_at_once(i32::from(outcome.is_ok()));
+    }
+    outcome.unwrap();
+    let mut status = 0;
+    // SAFETY: `status` is a live local.
+    let child = unsafe { libc::wait(&mut status) };
+    assert!(child > 0);
+    assert_eq!(status, 0, "the call of the child failed");
+    for turn in 2..=20 {
+        pool.for_each(&tiles, &(), |mut x, (), _| x += 1).unwrap();
+        assert_eq!(table.read(x).unwrap().sum(), 10 * turn);
+    }
 }
 
 fn nothing_stays_behind() {

@@ -15,9 +15,6 @@ use crate::queue::{Job, Queue, QueueError};
 use crate::sync::time::Instant;
 use crate::table::error::LeaseError;
 
-#[cfg(feature = "serde")]
-use crate::object::{ObjectError, ObjectGuard};
-
 /// The pauses between two looks for a name: short at first, for a program that starts beside
 /// another, and never so long that a name seems late.
 const SHORTEST_PAUSE: Duration = Duration::from_micros(50);
@@ -158,28 +155,6 @@ impl HandleTable {
             .find_with(name, |handle| self.open_bundle(handle.into()))
     }
 
-    /// Opens the object of that name for reading.
-    ///
-    /// ```
-    /// use ndshm::{HandleTable, Segment};
-    ///
-    /// let table = HandleTable::join(&Segment::anonymous()?)?;
-    /// table.publish("settings", table.put_object(&("nile", 1.5))?)?;
-    ///
-    /// // In any process:
-    /// let settings = table.find_object("settings")?;
-    /// assert_eq!(settings.get::<(&str, f64)>()?, ("nile", 1.5));
-    /// # Ok::<(), ndshm::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// - [`ObjectError::Name`] if nothing has the name.
-    /// - See [`open_object`](HandleTable::open_object).
-    #[cfg(feature = "serde")]
-    pub fn find_object(&self, name: &str) -> Result<ObjectGuard<'_>, ObjectError> {
-        self.core.find_with(name, |handle| self.open_object(handle))
-    }
-
     /// Returns the array of that name, or creates it and gives it the name. Returns `true` beside
     /// it if this call has created it.
     ///
@@ -233,7 +208,10 @@ impl HandleTable {
         loop {
             match self.publish(name, made.handle()) {
                 Ok(()) => return Ok((made.into_handle(), true)),
-                Err(NameError::Taken { .. }) => {}
+                Err(NameError::Taken { .. }) => {
+                    // The one that has the name may have died meanwhile.
+                    self.reap()?;
+                }
                 Err(error) => return Err(error),
             }
             if let Some(handle) = unless_new(self.find(name).and_then(found))? {

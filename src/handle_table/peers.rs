@@ -116,6 +116,19 @@ impl HandleTable {
         })
     }
 
+    /// Returns `true` if the participant is dead, and what it held was taken back or cannot be.
+    fn is_over(&self, me: SeatId, peer: Peer) -> bool {
+        let seat = peer.parts().map(|(seat, _)| seat);
+        let memory = self.segment().memory();
+        match seat.and_then(|seat| Peer::of(memory, seat)) {
+            Some(holder) if holder == peer => {
+                // A process outside the crate that locks the seat keeps every reaper out.
+                self.segment().is_foreign_locked(peer.seat()) && !self.lives(me, peer)
+            }
+            _ => true,
+        }
+    }
+
     /// Creates a list of what is to be watched. See [`Watch`].
     ///
     /// ```
@@ -236,10 +249,12 @@ impl Watch<'_> {
     fn look(&mut self) -> Result<Option<Gone>, NameError> {
         let table = self.table;
         let me = table.core.enter()?;
-        let dead = |peer: &Peer| !table.lives(me, *peer);
-        if let Some(at) = self.peers.iter().position(dead) {
-            // Its arrays and names go before it is reported.
+        if self.peers.iter().any(|peer| !table.lives(me, *peer)) {
             table.reap()?;
+        }
+        // It is reported after its arrays and names are gone: another participant may be about to
+        // take them back.
+        if let Some(at) = self.peers.iter().position(|peer| table.is_over(me, *peer)) {
             return Ok(Some(Gone::Peer(self.peers.swap_remove(at))));
         }
         if self.names.is_empty() {

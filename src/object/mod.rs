@@ -149,6 +149,27 @@ impl HandleTable {
         Ok(AnyHandle::from(handle).into())
     }
 
+    /// Opens the object of that name for reading.
+    ///
+    /// ```
+    /// use ndshm::{HandleTable, Segment};
+    ///
+    /// let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// table.publish("settings", table.put_object(&("nile", 1.5))?)?;
+    ///
+    /// // In any process:
+    /// let settings = table.find_object("settings")?;
+    /// assert_eq!(settings.get::<(&str, f64)>()?, ("nile", 1.5));
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// - [`ObjectError::Name`] if nothing has the name.
+    /// - See [`open_object`](HandleTable::open_object).
+    pub fn find_object(&self, name: &str) -> Result<ObjectGuard<'_>, ObjectError> {
+        self.core.find_with(name, |handle| self.open_object(handle))
+    }
+
     /// Opens an object for reading. Its bytes stay until the guard is dropped, even if another
     /// participant frees the object.
     ///

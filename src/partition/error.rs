@@ -171,7 +171,8 @@ pub enum BlockError {
     /// The tiles cover all of an axis, whose length the partition does not know.
     #[error(
         "a block of {axes} axes has no range along axis {axis}, along which the tiles are not cut: \
-         use around(&array, ..), which knows the array's length"
+         use around(&array, ..) of the partition or of the kernel's context: it knows the array's \
+         length"
     )]
     NotCut {
         /// The axis.

@@ -198,7 +198,10 @@ where
                 expected: self.shape().into(),
             });
         }
-        self.assign_to(to);
+        // Such a block may have an axis of length 0, in which no stretch begins.
+        if !to.is_empty() {
+            self.assign_to(to);
+        }
         Ok(())
     }
 

@@ -24,7 +24,9 @@ impl<'t> Pool<'t> {
     /// if it has been served.
     fn work_here(&self) -> bool {
         let (worker, job) = (0, self.mailbox.job());
-        let is_new = job.is_open() && !self.mailbox.has_served(worker, job.number());
+        // A child that a kernel has forked is not the pool's parent.
+        let is_new =
+            self.is_ours() && job.is_open() && !self.mailbox.has_served(worker, job.number());
         if is_new {
             let life = WorkerLife {
                 table: self.table,

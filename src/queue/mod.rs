@@ -19,6 +19,7 @@ mod shape;
 mod tests;
 mod wait;
 
+use core::cell::Cell;
 use core::fmt;
 use core::marker::PhantomData;
 pub(crate) use error::{PushError, QueueError};
@@ -29,6 +30,7 @@ use crate::descriptor::{ControlKind, Descriptor, WrongKind};
 use crate::handle::AnyHandle;
 use crate::span::Spans;
 use crate::sync::Atom;
+use crate::sync::time::Instant;
 use crate::table::core::Core;
 use crate::table::error::LeaseError;
 use crate::table::kept_lease::KeptLease;
@@ -90,6 +92,8 @@ pub struct Queue<'t, T> {
     cells: Cells<'t>,
     /// Keeps the cells in place. Its bit tells a reaper that this participant may hold a cell.
     lease: KeptLease<'t>,
+    /// The last time that a wait looked for dead participants.
+    looked: Cell<Option<Instant>>,
     /// The process in which dropping the queue closes and frees it, if any.
     owner: Option<u64>,
     job: PhantomData<fn(T) -> T>,
@@ -161,6 +165,7 @@ impl Core {
                 handle,
                 cells,
                 lease: KeptLease::new(lease),
+                looked: Cell::new(None),
                 owner: None,
                 job: PhantomData,
             }),

@@ -118,7 +118,9 @@ impl<T> Queue<'_, T> {
             Attempt::NotYet(event) => event,
         };
         let start = Instant::now();
-        let mut looked = start;
+        if self.looked.get().is_none() {
+            self.looked.set(Some(start));
+        }
         self.spin(event);
         loop {
             // Set the flag before the attempt: see `Cells::advance_to`.
@@ -131,21 +133,27 @@ impl<T> Queue<'_, T> {
                 }
                 Attempt::NotYet(_) => {}
             }
-            let waited = start.elapsed();
-            if waited >= timeout {
-                return Ok(None);
-            }
-            let nap = LOOK_AROUND.min(timeout.saturating_sub(waited));
-            self.cells.sleep(event, marked, nap);
-            if looked.elapsed() >= LOOK_AROUND {
+            // Across calls, so that many short waits also notice a death.
+            if self
+                .looked
+                .get()
+                .is_some_and(|at| at.elapsed() >= LOOK_AROUND)
+            {
                 self.table.reap()?;
                 // Its owner has died, and nobody can open it any more. To those that have it open it
                 // ends as if the owner had dropped it.
                 if self.table.tables().was_freed(self.handle) {
                     self.cells.close();
                 }
-                looked = Instant::now();
+                self.looked.set(Some(Instant::now()));
+                continue;
             }
+            let waited = start.elapsed();
+            if waited >= timeout {
+                return Ok(None);
+            }
+            let nap = LOOK_AROUND.min(timeout.saturating_sub(waited));
+            self.cells.sleep(event, marked, nap);
         }
     }
 

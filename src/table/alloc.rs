@@ -219,10 +219,16 @@ impl<'m> Allocator<'m, '_> {
     /// caller has reserved since.
     fn still_promised(&self, slot: Slot<'_>, seen: SlotWord, extent: &Extent) -> u64 {
         // Small extents draw on a budget, which is cheaper than the descriptor.
-        if seen.is_clean() || extent.size() <= WHOLE_COMMIT || !self.segment.only_promises() {
+        if extent.size() <= WHOLE_COMMIT || !self.segment.only_promises() {
             return 0;
         }
-        Descriptor::committed(self.memory().descriptor(slot.index)).min(extent.size())
+        let words = self.memory().descriptor(slot.index);
+        if seen.is_clean() {
+            // The pages were given back. If this reservation ends without an array, nothing else
+            // tells the next one that the note is about pages which are no longer there.
+            Descriptor::note_committed(words, 0);
+        }
+        Descriptor::committed(words).min(extent.size())
     }
 
     /// Appends a span and reserves a slot of it. The inner error says that no span can be added.

@@ -2,6 +2,7 @@
 //! the parent's.
 
 use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::super::tests::{Name, no_forks, small};
@@ -263,4 +264,13 @@ fn an_extent_that_keeps_its_pages_stays_promised() {
     // Without its pages it is promised anew.
     assert!(table.trim().unwrap() > 0);
     assert_eq!(free_pinned(bytes), once + 2 * bytes as u64);
+    // Also after a reservation that ended without an array.
+    assert!(table.trim().unwrap() > 0);
+    let failed = catch_unwind(AssertUnwindSafe(|| {
+        table.from_shape_fn(bytes - 1, |_| -> u8 { panic!("a mistake") })
+    }));
+    assert!(failed.is_err());
+    let before = segment.inner.budget.promised();
+    free_pinned(bytes);
+    assert_eq!(segment.inner.budget.promised(), before + bytes as u64);
 }
