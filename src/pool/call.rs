@@ -138,6 +138,7 @@ impl<'t> Pool<'t> {
         round: Round<'_, '_, G>,
         mut call: ActiveCall<'t>,
     ) -> Result<(), PoolError> {
+        self.check_ours()?;
         self.mailbox.close_job();
         self.wait_until_out(&mut call);
         let outcome = self.round_result(tiles, round, call);

@@ -44,7 +44,8 @@ impl<'t> Pool<'t> {
     pub(super) fn wait<G: Group>(&mut self, round: &Round<'_, '_, G>, call: &mut ActiveCall<'t>) {
         loop {
             let seen = self.mailbox.events();
-            if round.is_counted() {
+            // In a child that a kernel of a serial pool has forked, the call is the parent's.
+            if round.is_counted() || !self.is_ours() {
                 break;
             }
             if (call.timer.is_due() || self.any_failed(call.number)) && self.is_stuck(round, call) {
