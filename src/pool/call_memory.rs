@@ -6,9 +6,8 @@
 use core::ptr::NonNull;
 use core::slice;
 
-use bytemuck::{AnyBitPattern, NoUninit};
-
 use super::mailbox::{Arguments, PARAM_WORDS, ParamWords};
+use super::params::Plain;
 use crate::descriptor::{ControlKind, Descriptor};
 use crate::error::Error;
 use crate::handle::AnyHandle;
@@ -28,18 +27,15 @@ pub(super) struct CallMemory<'t> {
 impl<'t> CallMemory<'t> {
     /// Allocates memory for `count` results of type `R`. Its contents are unspecified.
     #[track_caller]
-    pub(super) fn results<R>(table: &'t HandleTable, count: usize) -> Result<Self, AllocError> {
-        const {
-            assert!(
-                align_of::<R>() <= crate::element::MAX_ALIGN,
-                "a result's alignment must be at most 64"
-            );
-        }
-        let Some(bytes) = count.checked_mul(size_of::<R>()) else {
+    pub(super) fn results<R: Plain<M>, M>(
+        table: &'t HandleTable,
+        count: usize,
+    ) -> Result<Self, AllocError> {
+        let Some(bytes) = count.checked_mul(R::SIZE) else {
             return Err(AllocError::TooLarge {
                 shape: vec![count],
                 element: core::any::type_name::<R>().to_owned(),
-                size: size_of::<R>(),
+                size: R::SIZE,
             });
         };
         Self::allocate(table, bytes, |_, _| ())
@@ -125,7 +121,7 @@ impl<'t> CallMemory<'t> {
     /// # Safety
     /// The call has succeeded: every write of a result happens before this.
     #[track_caller]
-    pub(super) unsafe fn read_results<R: AnyBitPattern>(
+    pub(super) unsafe fn read_results<R: Plain<M>, M>(
         &self,
         count: usize,
     ) -> Result<Vec<R>, LeaseError> {
@@ -133,13 +129,15 @@ impl<'t> CallMemory<'t> {
         let _access = opened.track(0, opened.len as u64, false);
         // SAFETY: no worker writes any more (the caller's duty).
         let bytes = unsafe { opened.bytes() };
-        let size = size_of::<R>();
-        Ok((0..count)
-            .map(|at| match bytes.get(at * size..(at + 1) * size) {
-                Some(bytes) => bytemuck::pod_read_unaligned(bytes),
-                None => R::zeroed(),
-            })
-            .collect())
+        let results = (0..count).map(|at| {
+            let bytes = bytes.get(at * R::SIZE..)?.get(..R::SIZE)?;
+            R::load(bytes)
+        });
+        let results: Option<Vec<R>> = results.collect();
+        results.ok_or_else(|| {
+            let tables = self.table.core.tables();
+            tables.corrupt(self.handle, core::any::type_name::<R>())
+        })
     }
 }
 
@@ -301,12 +299,12 @@ pub(super) fn read_message(
 }
 
 /// One result per tile or worker, written by the worker that has claimed the tile.
-pub(super) struct Results<'t, R> {
+pub(super) struct Results<'t, R, M> {
     opened: Opened<'t>,
-    result: core::marker::PhantomData<R>,
+    result: core::marker::PhantomData<(R, M)>,
 }
 
-impl<'t, R: NoUninit> Results<'t, R> {
+impl<'t, R: Plain<M>, M> Results<'t, R, M> {
     /// Opens the results that `handle` names. The parent allocated them as results of `R`.
     pub(super) fn open(table: &'t HandleTable, handle: AnyHandle) -> Result<Self, LeaseError> {
         Ok(Results {
@@ -317,8 +315,8 @@ impl<'t, R: NoUninit> Results<'t, R> {
 
     /// Stores the result of the tile or worker `at`, which the caller has claimed.
     #[track_caller]
-    pub(super) fn store(&mut self, at: usize, result: R) {
-        let size = size_of::<R>();
+    pub(super) fn store(&mut self, at: usize, result: &R) {
+        let size = R::SIZE;
         let end = at.checked_add(1).and_then(|next| next.checked_mul(size));
         if end.is_none_or(|end| end > self.opened.len) {
             return;
@@ -326,11 +324,12 @@ impl<'t, R: NoUninit> Results<'t, R> {
         let _access = self.opened.track((at * size) as u64, size as u64, true);
         // SAFETY: `at * size + size` is at most `len`, so the place is in the extent.
         let place = unsafe { self.opened.first.add(at * size) };
-        // SAFETY: the place is mapped, and aligned for `R`: extents start on multiples of 64, the
-        // largest alignment that `CallMemory::results` allows. The lease keeps the bytes in place.
-        // This entry belongs to the tile that the caller has claimed (or to this worker), so no
-        // other worker accesses it, and the parent reads it only after the call.
-        unsafe { place.cast::<R>().write(result) };
+        // SAFETY: the `size` bytes from `place` are in the extent, which is mapped while the table
+        // lives, and bytes of a mapping are initialised. The lease keeps them in place. They belong
+        // to the tile that the caller has claimed (or to this worker), so no other worker accesses
+        // them, and the parent reads them only after the call.
+        let bytes = unsafe { slice::from_raw_parts_mut(place.as_ptr(), size) };
+        result.store(bytes);
     }
 }
 

@@ -22,6 +22,7 @@ pub mod foreign;
 mod image;
 mod kernel;
 mod mailbox;
+mod params;
 #[cfg(not(loom))]
 mod prefault;
 mod report;
@@ -51,6 +52,7 @@ pub use builder::PoolBuilder;
 pub use context::{TileContext, WorkerContext};
 use image::Image;
 use mailbox::Mailbox;
+pub use params::{Kernel, Output, Param};
 #[cfg(feature = "rand")]
 pub use rng::TileRng;
 pub use running::{ReadyTile, RunningCall};
@@ -87,9 +89,10 @@ pub enum OnDeath {
 /// | [`spawn`](Pool::spawn) | processes, this program started anew | at any time | programs with threads: rayon, async runtimes, Python |
 /// | [`threads`](Pool::threads) | threads | at any time | debugging, models under loom |
 ///
-/// A *kernel* is a `fn` item, or a closure without captures or with captures of size zero. Each
-/// worker makes its own copy without any bytes (see [`spawn`](Pool::spawn) for the duty that
-/// follows). The kernel gets a tile's views, the parameters, and the tile's [context](TileContext),
+/// A *[kernel](Kernel)* is a `fn` item, or a closure without captures or with captures of size
+/// zero. Each worker makes its own copy without any bytes (see [`spawn`](Pool::spawn) for the duty
+/// that follows). [Parameters](Param) and [results](Output) are plain data, and tuples and arrays
+/// of it. The kernel gets a tile's views, the parameters, and the tile's [context](TileContext),
 /// and runs in the worker that claims the tile. If its result depends only on these, the outcome of
 /// a call does not depend on the number of workers.
 ///

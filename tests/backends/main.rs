@@ -25,6 +25,7 @@ fn main() {
         calls::two_partitions_of_a_call_draw_different_numbers,
         calls::each_run_of_a_tile_draws_its_own_numbers,
         calls::parameters_may_be_long,
+        calls::bools_tuples_and_arrays_cross,
         calls::a_broadcast_runs_once_in_each_worker,
         calls::workers_may_loop_over_a_partition,
         calls::pools_work_in_a_named_segment,
