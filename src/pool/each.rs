@@ -65,7 +65,7 @@ impl Pool<'_> {
             results: Some(results.handle()),
             flags: base << Arguments::FLAGS,
         };
-        let mut call = self.open(&params.encoded(), request)?;
+        let mut call = self.open(&params.bytes()?, request)?;
         let served = self.wait_for_all(base, &mut call);
         self.mailbox.close_job();
         self.wait_until_out(&mut call);

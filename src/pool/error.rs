@@ -189,6 +189,14 @@ pub enum PoolError {
         /// Tiles that are claimed at once.
         unit: usize,
     },
+    /// The parameters could not be passed to the workers.
+    #[error("parameters of type {params} cannot be passed to the workers: {message}")]
+    Params {
+        /// Their type.
+        params: &'static str,
+        /// The reason: a message of the type's own code, or the bytes that a worker found.
+        message: String,
+    },
     /// Tiles that [`RunningCall::wait_any`](crate::pool::RunningCall::wait_any) handed out were
     /// forgotten: neither dropped nor rerun.
     #[error(

@@ -1,12 +1,11 @@
 //! Conversion of a typed kernel to a callable address, and back.
 
-use core::any::type_name;
 use core::cell::Cell;
 
 use super::call_memory::{Results, Runs};
 use super::context::{TileContext, WorkerContext};
 use super::mailbox::{Arguments, Mailbox};
-use super::params::{Kernel, Plain};
+use super::params::{Kernel, Output, Param};
 use super::report::{Cause, Work};
 use super::spin::Spin;
 use super::trace;
@@ -66,8 +65,8 @@ impl<F> Captures<F> {
 pub(super) fn on_tiles<G, P, R, F, MP, MR>(kernel: F) -> Trampoline
 where
     G: Group,
-    P: Plain<MP>,
-    R: Plain<MR>,
+    P: Param<MP>,
+    R: Output<MR>,
     F: Fn(G::Views<'_>, &P, &TileContext<'_>) -> R + Kernel,
 {
     place::note(&kernel);
@@ -77,8 +76,8 @@ where
 fn run_on_tiles<G, P, R, F, MP, MR>(call: &Call<'_>) -> Result<Work, Error>
 where
     G: Group,
-    P: Plain<MP>,
-    R: Plain<MR>,
+    P: Param<MP>,
+    R: Output<MR>,
     F: Fn(G::Views<'_>, &P, &TileContext<'_>) -> R + Kernel,
 {
     // SAFETY: this instance is reached only through `on_tiles::<.., F>`, which was given a value of
@@ -87,7 +86,7 @@ where
     let arguments = &call.arguments;
     let handle = PartitionHandle::<G>::from_bits(arguments.partition);
     let partition = call.table.open_partition(handle)?;
-    let params: P = read_params(call)?;
+    let params: P = P::from_bytes(call.params)?;
     // A call that can send tiles back has rerun counts in place of results.
     let counts_runs = arguments.has(Arguments::EACH_TILE);
     let mut results = match counts_runs {
@@ -149,8 +148,8 @@ where
 /// Returns the trampoline that runs `kernel` once in each worker.
 pub(super) fn on_workers<P, R, F, MP, MR>(kernel: F) -> Trampoline
 where
-    P: Plain<MP>,
-    R: Plain<MR>,
+    P: Param<MP>,
+    R: Output<MR>,
     F: Fn(&WorkerContext<'_>, &P) -> Result<R, Error> + Kernel,
 {
     let _ = kernel;
@@ -159,15 +158,15 @@ where
 
 fn run_on_workers<P, R, F, MP, MR>(call: &Call<'_>) -> Result<Work, Error>
 where
-    P: Plain<MP>,
-    R: Plain<MR>,
+    P: Param<MP>,
+    R: Output<MR>,
     F: Fn(&WorkerContext<'_>, &P) -> Result<R, Error> + Kernel,
 {
     // SAFETY: this instance is reached only through `on_workers::<.., F>`, which was given a value
     // of `F`.
     let kernel = unsafe { materialize_zst::<F>() };
     let arguments = &call.arguments;
-    let params: P = read_params(call)?;
+    let params: P = P::from_bytes(call.params)?;
     let mut results = open_results::<R, MR>(call)?;
     let base = arguments.flags >> Arguments::FLAGS;
     let context = WorkerContext {
@@ -231,15 +230,8 @@ fn catch<R>(kernel: impl FnOnce() -> R) -> Result<R, String> {
     }
 }
 
-fn read_params<M, P: Plain<M>>(call: &Call<'_>) -> Result<P, LeaseError> {
-    P::load(call.params).ok_or_else(|| {
-        let handle = AnyHandle::from_bits(call.arguments.params);
-        call.table.core.tables().corrupt(handle, type_name::<P>())
-    })
-}
-
 /// Opens the results of the call. Returns `None` if it has none.
-fn open_results<'t, R: Plain<M>, M>(
+fn open_results<'t, R: Output<M>, M>(
     call: &Call<'t>,
 ) -> Result<Option<Results<'t, R, M>>, LeaseError> {
     match call.arguments.results {

@@ -8,11 +8,14 @@
 //! declare them plain one day. Each trait here therefore has a parameter that names the way in which
 //! a type crosses. It differs between the implementations, and calls infer it.
 
+use core::any::type_name;
 use core::marker::PhantomData;
 use core::num::NonZero;
 use std::borrow::Cow;
 
 use bytemuck::{CheckedBitPattern, NoUninit};
+
+use crate::pool::error::PoolError;
 
 /// A type that a call passes to kernels.
 ///
@@ -26,7 +29,8 @@ use bytemuck::{CheckedBitPattern, NoUninit};
 /// A call writes the parameters once. Each worker that takes part reads them once, and passes the
 /// kernel a reference to its copy. `M` says how the type crosses: calls infer it.
 ///
-/// Pass arrays by their handles, and values of any length through objects or arrays.
+/// Pass arrays by their handles. With the feature `serde`, `ndshm::object::Value` passes any other
+/// value.
 ///
 /// ```
 /// use ndshm::{HandleTable, Pool, Segment};
@@ -56,12 +60,36 @@ use bytemuck::{CheckedBitPattern, NoUninit};
     note = "parameters are plain data: numbers, `bool`, `char`, handles, `#[derive(Pod)]` structs, \
             and arrays and tuples of up to six of them",
     note = "pass an array by its handle: put it into the table, and read it in the kernel or in \
-            the partition's group"
+            the partition's group",
+    note = "with the feature `serde`, `&ndshm::object::Value(x)` passes any other value"
 )]
-pub trait Param<M>: Plain<M> {}
+pub trait Param<M>: Sized + 'static {
+    /// Returns the bytes that cross.
+    #[doc(hidden)]
+    fn bytes(&self) -> Result<Cow<'_, [u8]>, PoolError>;
+
+    /// Reads a value from the bytes that have crossed.
+    #[doc(hidden)]
+    fn from_bytes(bytes: &[u8]) -> Result<Self, PoolError>;
+}
 
 #[diagnostic::do_not_recommend]
-impl<M, T: Plain<M>> Param<M> for T {}
+impl<M, T: Plain<M>> Param<M> for T {
+    #[inline]
+    fn bytes(&self) -> Result<Cow<'_, [u8]>, PoolError> {
+        Ok(self.encoded())
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Result<Self, PoolError> {
+        T::load(bytes).ok_or_else(|| PoolError::Params {
+            params: type_name::<T>(),
+            message: format!(
+                "the {} bytes that arrived are not a value of it",
+                bytes.len()
+            ),
+        })
+    }
+}
 
 /// A type that kernels return.
 ///

@@ -77,7 +77,7 @@ impl<'t> Pool<'t> {
             results: Some(counts.handle()),
             flags: Arguments::EACH_TILE,
         };
-        let (round, call) = self.begin(tiles, &params.encoded(), request)?;
+        let (round, call) = self.begin(tiles, &params.bytes()?, request)?;
         let mut running = RunningCall {
             pool: self,
             tiles,

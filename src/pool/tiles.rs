@@ -39,7 +39,7 @@ impl<'t> Pool<'t> {
     {
         const { <Captures<F>>::NONE };
         let kernel = kernel::on_tiles::<G, P, (), F, M, _>(kernel);
-        self.run_on(tiles, &params.encoded(), kernel, None)
+        self.run_on(tiles, &params.bytes()?, kernel, None)
     }
 
     /// Runs `kernel` once on every tile. Returns the results in the order of the tiles.
@@ -62,7 +62,7 @@ impl<'t> Pool<'t> {
         const { <Captures<F>>::NONE };
         let kernel = kernel::on_tiles::<G, P, R, F, MP, MR>(kernel);
         let results = CallMemory::results::<R, MR>(self.table, tiles.tiles())?;
-        self.run_on(tiles, &params.encoded(), kernel, Some(results.handle()))?;
+        self.run_on(tiles, &params.bytes()?, kernel, Some(results.handle()))?;
         // SAFETY: the call has succeeded: its workers have written all results and checked out.
         Ok(unsafe { results.read_results(tiles.tiles()) }?)
     }
