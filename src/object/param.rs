@@ -1,4 +1,4 @@
-//! Values of any type as parameters of kernels.
+//! Values of any type as parameters and results of kernels.
 
 use core::any::type_name;
 use std::borrow::Cow;
@@ -10,9 +10,10 @@ use super::error::ObjectError;
 use super::read::Reader;
 use super::write;
 use super::write::Writer;
-use crate::pool::{Param, PoolError};
+use crate::pool::{Output, Param, PoolError, Results, Slot};
 
-/// A parameter of kernels that serde serializes: a `String`, a `Vec`, a map, a struct of them.
+/// A parameter or result of kernels that serde serializes: a `String`, a `Vec`, a map, a struct of
+/// them.
 ///
 /// The call serializes the value once, and frees the bytes at its end. Each worker that takes part
 /// deserializes them once, and passes the kernel a reference to its copy. Plain data and tuples of
@@ -39,7 +40,30 @@ use crate::pool::{Param, PoolError};
 ///
 /// A call returns [`PoolError::Params`](crate::error::PoolError::Params) if the value's `Serialize`
 /// fails, and [`PoolError::WorkerFailed`](crate::error::PoolError::WorkerFailed) if its
-/// `Deserialize` does. Results of kernels are plain data: see [`Output`](crate::pool::Output).
+/// `Deserialize` does.
+///
+/// # Results
+/// A worker puts the bytes of a result into memory of its own, and the parent frees them at the end
+/// of the call. If a worker dies after a tile and before the end of the call, the results of its
+/// tiles are lost, also under [`OnDeath::RunAgain`](crate::OnDeath::RunAgain). The call then
+/// returns [`PoolError::Results`](crate::error::PoolError::Results), as it does if there is no
+/// memory for a result, or if serde fails. [Plain data](Output) is stored in the parent's memory,
+/// and survives.
+///
+/// ```
+/// # use ndarray::Axis;
+/// # use ndshm::object::Value;
+/// # use ndshm::{HandleTable, Pool, Segment};
+/// # let table = HandleTable::join(&Segment::anonymous()?)?;
+/// let x = table.from_shape_fn(6, |i| i as u64)?;
+/// let tiles = table.partition(x.read(), Axis(0), 3)?;
+/// let mut pool = Pool::threads(&table, 2)?;
+/// let odd = pool.map_collect(&tiles, &(), |x, (), _tile| {
+///     Value(x.iter().copied().filter(|x| x % 2 == 1).collect::<Vec<u64>>())
+/// })?;
+/// assert_eq!(odd, [Value(vec![1]), Value(vec![3, 5])]);
+/// # Ok::<(), ndshm::Error>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Value<T>(pub T);
 
@@ -62,6 +86,21 @@ impl<T: Serialize + DeserializeOwned + 'static> Param<Serialized> for Value<T> {
         decode(bytes)
             .map(Value)
             .map_err(|error| refused::<T>(&error))
+    }
+}
+
+impl<T: Serialize + DeserializeOwned + 'static> Output<Serialized> for Value<T> {
+    const SLOT: Slot = Slot::Message;
+
+    fn store(&self, results: &mut Results<'_>, at: usize) {
+        match encode(&self.0) {
+            Ok(bytes) => results.store_message(at, Ok(&bytes)),
+            Err(error) => results.store_message(at, Err(&error.to_string())),
+        }
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, String> {
+        decode(bytes).map(Value).map_err(|error| error.to_string())
     }
 }
 
@@ -128,5 +167,21 @@ mod tests {
         }
         let error = <Value<u8>>::from_bytes(&bytes).unwrap_err().to_string();
         assert!(error.contains("parameters of type u8"), "{error}");
+    }
+
+    #[test]
+    fn a_result_without_memory_is_reported() {
+        let small = crate::Segment::options().capacity(1 << 20).anonymous();
+        let table = crate::HandleTable::join(&small.unwrap()).unwrap();
+        let x = table.zeros::<u8, _>(4).unwrap();
+        let tiles = table.partition(x.read(), ndarray::Axis(0), 1).unwrap();
+        let mut pool = crate::Pool::threads(&table, 1).unwrap();
+        let refused = pool.map_collect(&tiles, &(), |_, (), tile| {
+            Value(vec![0u8; if tile.index() == 2 { 4 << 20 } else { 0 }])
+        });
+        let Err(PoolError::Results { at: 2, message, .. }) = refused else {
+            panic!("{refused:?}");
+        };
+        assert!(message.contains("no memory"), "{message}");
     }
 }

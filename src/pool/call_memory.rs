@@ -7,11 +7,12 @@ use core::ptr::NonNull;
 use core::slice;
 
 use super::mailbox::{Arguments, PARAM_WORDS, ParamWords};
-use super::params::Plain;
+use super::params::Output;
 use crate::descriptor::{ControlKind, Descriptor};
 use crate::error::Error;
 use crate::handle::AnyHandle;
 use crate::handle_table::HandleTable;
+use crate::pool::error::PoolError;
 use crate::span::Spans;
 use crate::sync::{Atom, Ordering};
 use crate::table::error::{AllocError, LeaseError};
@@ -22,29 +23,68 @@ pub(super) struct CallMemory<'t> {
     table: &'t HandleTable,
     handle: AnyHandle,
     token: u64,
+    /// Number of results that are [messages](Slot::Message).
+    messages: usize,
+}
+
+/// The part of a call's memory that one result takes.
+pub enum Slot {
+    /// Bytes of the result itself.
+    Bytes(usize),
+    /// Words that name a [message](CallMemory::message) with its bytes.
+    Message,
+}
+
+/// Words of a [`Slot::Message`]: the message's handle, its length in bytes, and its [state](state).
+const MESSAGE_WORDS: usize = 3;
+
+/// States of a [`Slot::Message`]. It starts as 0: there is no result.
+mod state {
+    pub(super) const VALUE: u64 = 1;
+    /// The message is the text of an error.
+    pub(super) const ERROR: u64 = 2;
+    /// There was no memory for the message.
+    pub(super) const NO_MEMORY: u64 = 3;
 }
 
 impl<'t> CallMemory<'t> {
-    /// Allocates memory for `count` results of type `R`. Its contents are unspecified.
+    /// Allocates memory for `count` results of type `R`. The contents of [`Slot::Bytes`] are
+    /// unspecified.
     #[track_caller]
-    pub(super) fn results<R: Plain<M>, M>(
+    pub(super) fn results<R: Output<M>, M>(
         table: &'t HandleTable,
         count: usize,
     ) -> Result<Self, AllocError> {
-        let Some(bytes) = count.checked_mul(R::SIZE) else {
+        let (size, messages) = match R::SLOT {
+            Slot::Bytes(size) => (size, 0),
+            Slot::Message => (MESSAGE_WORDS * size_of::<u64>(), count),
+        };
+        let Some(bytes) = count.checked_mul(size) else {
             return Err(AllocError::TooLarge {
                 shape: vec![count],
                 element: core::any::type_name::<R>().to_owned(),
-                size: R::SIZE,
+                size,
             });
         };
-        Self::allocate(table, bytes, |_, _| ())
+        match messages {
+            0 => Self::allocate(table, bytes, |_, _| ()),
+            messages => {
+                let mut memory = Self::zeroed(table, bytes)?;
+                memory.messages = messages;
+                Ok(memory)
+            }
+        }
     }
 
     /// Allocates one rerun count for each of `tiles` tiles, initially 0; see [`Runs`].
     #[track_caller]
     pub(super) fn runs(table: &'t HandleTable, tiles: usize) -> Result<Self, AllocError> {
-        Self::allocate(table, tiles * size_of::<u64>(), |_, words| {
+        Self::zeroed(table, tiles * size_of::<u64>())
+    }
+
+    #[track_caller]
+    fn zeroed(table: &'t HandleTable, bytes: usize) -> Result<Self, AllocError> {
+        Self::allocate(table, bytes, |_, words| {
             // Relaxed: the publication of the memory follows.
             for word in words {
                 word.store(0, Ordering::Relaxed);
@@ -90,6 +130,7 @@ impl<'t> CallMemory<'t> {
             table,
             handle,
             token: table.core.token(),
+            messages: 0,
         })
     }
 
@@ -121,23 +162,76 @@ impl<'t> CallMemory<'t> {
     /// # Safety
     /// The call has succeeded: every write of a result happens before this.
     #[track_caller]
-    pub(super) unsafe fn read_results<R: Plain<M>, M>(
+    pub(super) unsafe fn read_results<R: Output<M>, M>(
         &self,
         count: usize,
-    ) -> Result<Vec<R>, LeaseError> {
+    ) -> Result<Vec<R>, PoolError> {
         let opened = Opened::of(self.table, self.handle)?;
+        let refused = |at, message| PoolError::Results {
+            result: core::any::type_name::<R>(),
+            at,
+            message,
+        };
+        let Slot::Bytes(size) = R::SLOT else {
+            let read = |at| {
+                let bytes = self.message_at(&opened, at)?;
+                R::decode(&bytes)
+            };
+            return (0..count)
+                .map(|at| read(at).map_err(|message| refused(at, message)))
+                .collect();
+        };
         let _access = opened.track(0, opened.len as u64, false);
         // SAFETY: no worker writes any more (the caller's duty).
         let bytes = unsafe { opened.bytes() };
         let results = (0..count).map(|at| {
-            let bytes = bytes.get(at * R::SIZE..)?.get(..R::SIZE)?;
-            R::load(bytes)
+            let bytes = bytes.get(at * size..).and_then(|rest| rest.get(..size));
+            R::decode(bytes.unwrap_or(&[])).map_err(|message| refused(at, message))
         });
-        let results: Option<Vec<R>> = results.collect();
-        results.ok_or_else(|| {
-            let tables = self.table.core.tables();
-            tables.corrupt(self.handle, core::any::type_name::<R>())
-        })
+        results.collect()
+    }
+
+    /// Returns the message of the tile or worker `at`, or the reason why there is none.
+    fn message_at(&self, opened: &Opened<'_>, at: usize) -> Result<Vec<u8>, String> {
+        // Relaxed: the end of the call has acquired the words.
+        let words = opened.message_words(at).map(|words| {
+            let [handle, len, state] = words;
+            let load = |word: &Atom| word.load(Ordering::Relaxed);
+            (AnyHandle::from_bits(load(handle)), load(len), load(state))
+        });
+        let Some((handle, len, state)) = words else {
+            return Err("the memory of the call is too short".to_owned());
+        };
+        if state == state::NO_MEMORY {
+            return Err(
+                "the segment has no memory for it; create it with a larger capacity".into(),
+            );
+        }
+        let message = read_message(self.table, handle, len);
+        match (state, message) {
+            (state::VALUE, Ok(message)) => Ok(message),
+            (state::ERROR, Ok(message)) => Err(String::from_utf8_lossy(&message).into_owned()),
+            _ => {
+                Err("its worker has died since, and the result with it; run the call again".into())
+            }
+        }
+    }
+
+    /// Frees the messages of results. A worker that an abandoned call has left behind may store
+    /// more of them: these are freed when the worker ends.
+    fn free_messages(&self) {
+        let Ok(opened) = Opened::of(self.table, self.handle) else {
+            return;
+        };
+        for at in 0..self.messages {
+            // Relaxed: the handle says by itself whether it is current.
+            let handle = opened
+                .message_words(at)
+                .map_or(0, |[handle, ..]| handle.load(Ordering::Relaxed));
+            if handle != 0 {
+                free(self.table, AnyHandle::from_bits(handle));
+            }
+        }
     }
 }
 
@@ -145,6 +239,9 @@ impl Drop for CallMemory<'_> {
     fn drop(&mut self) {
         // In a forked child the memory belongs to the parent.
         if self.table.core.is_of(self.token) {
+            if self.messages != 0 {
+                self.free_messages();
+            }
             // An error means that the memory is already gone.
             let _ = self.table.core.free_slot(self.handle);
         }
@@ -199,6 +296,14 @@ impl<'t> Opened<'t> {
         // table lives, and bytes of a mapping are initialised. The lease keeps them in place, and
         // no participant writes them (the caller's duty).
         unsafe { slice::from_raw_parts(self.first.as_ptr(), self.len) }
+    }
+
+    /// Returns the words of the message `at`.
+    fn message_words(&self, at: usize) -> Option<&[Atom; MESSAGE_WORDS]> {
+        let memory = self.lease.table().segment().memory();
+        let words = memory.control(self.offset, self.len / size_of::<u64>())?;
+        let first = at.checked_mul(MESSAGE_WORDS)?;
+        words.get(first..)?.first_chunk()
     }
 
     fn track(&self, offset: u64, len: u64, write: bool) -> crate::memory::Access {
@@ -299,24 +404,24 @@ pub(super) fn read_message(
 }
 
 /// One result per tile or worker, written by the worker that has claimed the tile.
-pub(super) struct Results<'t, R, M> {
+pub struct Results<'t> {
+    table: &'t HandleTable,
     opened: Opened<'t>,
-    result: core::marker::PhantomData<(R, M)>,
 }
 
-impl<'t, R: Plain<M>, M> Results<'t, R, M> {
-    /// Opens the results that `handle` names. The parent allocated them as results of `R`.
+impl<'t> Results<'t> {
+    /// Opens the results that `handle` names. The parent allocated them for the kernel's results.
     pub(super) fn open(table: &'t HandleTable, handle: AnyHandle) -> Result<Self, LeaseError> {
         Ok(Results {
+            table,
             opened: Opened::of(table, handle)?,
-            result: core::marker::PhantomData,
         })
     }
 
-    /// Stores the result of the tile or worker `at`, which the caller has claimed.
+    /// Stores the result of the tile or worker `at`, which the caller has claimed, in a
+    /// [`Slot::Bytes`] of `size` bytes.
     #[track_caller]
-    pub(super) fn store(&mut self, at: usize, result: &R) {
-        let size = R::SIZE;
+    pub(super) fn store(&mut self, at: usize, size: usize, write: impl FnOnce(&mut [u8])) {
         let end = at.checked_add(1).and_then(|next| next.checked_mul(size));
         if end.is_none_or(|end| end > self.opened.len) {
             return;
@@ -329,7 +434,33 @@ impl<'t, R: Plain<M>, M> Results<'t, R, M> {
         // to the tile that the caller has claimed (or to this worker), so no other worker accesses
         // them, and the parent reads them only after the call.
         let bytes = unsafe { slice::from_raw_parts_mut(place.as_ptr(), size) };
-        result.store(bytes);
+        write(bytes);
+    }
+
+    /// Stores a result, or the text of an error, in the [`Slot::Message`] of the tile or worker
+    /// `at`, which the caller has claimed. The message is this worker's until the parent frees it.
+    #[cfg_attr(
+        not(feature = "serde"),
+        allow(dead_code, reason = "for values of serde")
+    )]
+    pub(crate) fn store_message(&mut self, at: usize, result: Result<&[u8], &str>) {
+        let Some([handle, len, state]) = self.opened.message_words(at) else {
+            return;
+        };
+        let (bytes, stored) = match result {
+            Ok(bytes) => (bytes, state::VALUE),
+            Err(text) => (text.as_bytes(), state::ERROR),
+        };
+        // Relaxed: the check-out publishes the words. An earlier message here belonged to a worker
+        // that died in this tile, and was freed with it.
+        match CallMemory::message(self.table, bytes) {
+            Ok(message) => {
+                handle.store(message.keep().to_bits(), Ordering::Relaxed);
+                len.store(bytes.len() as u64, Ordering::Relaxed);
+                state.store(stored, Ordering::Relaxed);
+            }
+            Err(_) => state.store(state::NO_MEMORY, Ordering::Relaxed),
+        }
     }
 }
 

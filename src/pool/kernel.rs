@@ -91,7 +91,7 @@ where
     let counts_runs = arguments.has(Arguments::EACH_TILE);
     let mut results = match counts_runs {
         true => None,
-        false => open_results::<R, MR>(call)?,
+        false => open_results(call)?,
     };
     let runs = match counts_runs {
         true => Some(Runs::open(
@@ -129,7 +129,7 @@ where
         match catch(|| kernel(views, &params, &context)) {
             Ok(result) => {
                 if let Some(results) = &mut results {
-                    results.store(index, &result);
+                    result.store(results, index);
                 }
                 drop(tile);
             }
@@ -167,7 +167,7 @@ where
     let kernel = unsafe { materialize_zst::<F>() };
     let arguments = &call.arguments;
     let params: P = P::from_bytes(call.params)?;
-    let mut results = open_results::<R, MR>(call)?;
+    let mut results = open_results(call)?;
     let base = arguments.flags >> Arguments::FLAGS;
     let context = WorkerContext {
         table: call.table,
@@ -185,7 +185,7 @@ where
     match catch(|| kernel(&context, &params)) {
         Ok(Ok(result)) => {
             if let Some(results) = &mut results {
-                results.store(call.worker, &result);
+                result.store(results, call.worker);
             }
         }
         // The worker that broke the barrier reports the cause.
@@ -231,9 +231,7 @@ fn catch<R>(kernel: impl FnOnce() -> R) -> Result<R, String> {
 }
 
 /// Opens the results of the call. Returns `None` if it has none.
-fn open_results<'t, R: Output<M>, M>(
-    call: &Call<'t>,
-) -> Result<Option<Results<'t, R, M>>, LeaseError> {
+fn open_results<'t>(call: &Call<'t>) -> Result<Option<Results<'t>>, LeaseError> {
     match call.arguments.results {
         0 => Ok(None),
         bits => Results::open(call.table, AnyHandle::from_bits(bits)).map(Some),

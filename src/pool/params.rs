@@ -15,6 +15,7 @@ use std::borrow::Cow;
 
 use bytemuck::{CheckedBitPattern, NoUninit};
 
+use super::call_memory::{Results, Slot};
 use crate::pool::error::PoolError;
 
 /// A type that a call passes to kernels.
@@ -93,7 +94,7 @@ impl<M, T: Plain<M>> Param<M> for T {
 
 /// A type that kernels return.
 ///
-/// The types are those of [`Param`]. Each worker writes the result of its tile into memory that the
+/// The types are those of [`Param`], and with the feature `serde` `ndshm::object::Value`. Each worker writes the result of its tile into memory that the
 /// parent reads at the end of the call. `M` says how the type crosses: calls infer it.
 ///
 /// ```
@@ -118,12 +119,38 @@ impl<M, T: Plain<M>> Param<M> for T {
     note = "results are plain data: `()`, numbers, `bool`, `char`, handles, `#[derive(Pod)]` \
             structs, and arrays and tuples of up to six of them",
     note = "write results of any length into an array: let the partition's group have `.write()` \
-            of it"
+            of it",
+    note = "with the feature `serde`, `ndshm::object::Value(x)` returns any other value"
 )]
-pub trait Output<M>: Plain<M> {}
+pub trait Output<M>: Sized + 'static {
+    /// The bytes that a result has in the memory of its call.
+    #[doc(hidden)]
+    const SLOT: Slot;
+
+    /// Stores the result of the tile or worker `at`, which the caller has claimed.
+    #[doc(hidden)]
+    fn store(&self, results: &mut Results<'_>, at: usize);
+
+    /// Reads a result. Returns the reason if `bytes` is not the encoding of any.
+    #[doc(hidden)]
+    fn decode(bytes: &[u8]) -> Result<Self, String>;
+}
 
 #[diagnostic::do_not_recommend]
-impl<M, T: Plain<M>> Output<M> for T {}
+impl<M, T: Plain<M>> Output<M> for T {
+    const SLOT: Slot = Slot::Bytes(T::SIZE);
+
+    #[inline]
+    #[track_caller]
+    fn store(&self, results: &mut Results<'_>, at: usize) {
+        results.store(at, T::SIZE, |bytes| Plain::store(self, bytes));
+    }
+
+    #[inline]
+    fn decode(bytes: &[u8]) -> Result<Self, String> {
+        T::load(bytes).ok_or_else(|| format!("its {} bytes are not a value of it", bytes.len()))
+    }
+}
 
 /// A function that a pool runs: a `fn` item, or a closure without captures.
 ///

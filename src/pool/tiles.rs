@@ -64,7 +64,7 @@ impl<'t> Pool<'t> {
         let results = CallMemory::results::<R, MR>(self.table, tiles.tiles())?;
         self.run_on(tiles, &params.bytes()?, kernel, Some(results.handle()))?;
         // SAFETY: the call has succeeded: its workers have written all results and checked out.
-        Ok(unsafe { results.read_results(tiles.tiles()) }?)
+        unsafe { results.read_results(tiles.tiles()) }
     }
 
     /// Runs `kernel` once on every tile and folds the results in the order of the tiles. So

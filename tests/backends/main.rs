@@ -12,6 +12,8 @@ mod values;
 #[cfg(not(feature = "serde"))]
 mod values {
     pub fn values_of_any_type_cross() {}
+    pub fn results_of_any_type_come_back() {}
+    pub fn results_of_a_dead_worker_are_reported() {}
 }
 
 use ndarray::{ArrayViewMut1, Axis, Ix1};
@@ -33,6 +35,8 @@ fn main() {
         calls::parameters_may_be_long,
         calls::bools_tuples_and_arrays_cross,
         values::values_of_any_type_cross,
+        values::results_of_any_type_come_back,
+        values::results_of_a_dead_worker_are_reported,
         calls::a_broadcast_runs_once_in_each_worker,
         calls::workers_may_loop_over_a_partition,
         calls::pools_work_in_a_named_segment,
