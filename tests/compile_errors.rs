@@ -97,6 +97,7 @@ fn parameters() {
     let expected = [
         "`String` cannot be passed to a kernel as a parameter",
         "pass an array by its handle",
+        "`&ndshm::object::Value(x)` passes any other value",
     ];
     let body = "pool.for_each(&tiles, &String::new(), |_, _, _| ())?;";
     assert_says("string", body, &expected);
@@ -130,7 +131,10 @@ fn groups() {
 fn jobs_and_elements() {
     let expected = ["`String` cannot be a job of a queue", "OwnedArray<T, D>"];
     assert_says("job", "table.queue::<String>(8)?;", &expected);
-    let expected = ["`usize` cannot be held by an array in shared memory"];
+    let expected = [
+        "`usize` cannot be held by an array in shared memory",
+        "`ndshm::record!` around its definition",
+    ];
     assert_says("element", "table.from_elem(5, 5usize)?;", &expected);
 }
 

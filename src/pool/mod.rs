@@ -49,7 +49,10 @@ use crate::sync::time::Instant;
 use crate::table::lease::SharedLease;
 use crate::word::SlotIndex;
 pub use builder::PoolBuilder;
-#[allow(unused_imports, reason = "for values of serde, which a model does not have")]
+#[allow(
+    unused_imports,
+    reason = "for values of serde, which a model does not have"
+)]
 pub(crate) use call_memory::{Results, Slot};
 pub use context::{TileContext, WorkerContext};
 use image::Image;
