@@ -2,11 +2,11 @@
 
 use core::cell::Cell;
 
-use super::call_memory::{Results, Runs};
 use super::context::{TileContext, WorkerContext};
 use super::mailbox::{Arguments, Mailbox};
 use super::params::{Kernel, Output, Param};
 use super::report::{Cause, Work};
+use super::results::{Results, Runs};
 use super::spin::Spin;
 use super::trace;
 use super::workers::platform::place;

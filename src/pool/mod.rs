@@ -26,6 +26,7 @@ mod params;
 #[cfg(not(loom))]
 mod prefault;
 mod report;
+mod results;
 #[cfg(feature = "rand")]
 mod rng;
 mod running;
@@ -49,11 +50,6 @@ use crate::sync::time::Instant;
 use crate::table::lease::SharedLease;
 use crate::word::SlotIndex;
 pub use builder::PoolBuilder;
-#[allow(
-    unused_imports,
-    reason = "for values of serde, which a model does not have"
-)]
-pub(crate) use call_memory::{Results, Slot};
 pub use context::{TileContext, WorkerContext};
 use image::Image;
 use mailbox::Mailbox;
@@ -66,6 +62,11 @@ use spin::Spin;
 pub use stats::WorkerStats;
 use workers::Workers;
 pub use workers::become_worker;
+#[allow(
+    unused_imports,
+    reason = "for values of serde, which a model does not have"
+)]
+pub(crate) use {call_memory::Slot, results::Results};
 
 /// Time for worker processes to end before they are killed.
 const GRACE: Duration = Duration::from_secs(1);

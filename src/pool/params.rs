@@ -15,7 +15,8 @@ use std::borrow::Cow;
 
 use bytemuck::{CheckedBitPattern, NoUninit};
 
-use super::call_memory::{Results, Slot};
+use super::call_memory::Slot;
+use super::results::Results;
 use crate::pool::error::PoolError;
 
 /// A type that a call passes to kernels.

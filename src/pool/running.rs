@@ -5,11 +5,12 @@ use core::ops::Range;
 
 use super::Pool;
 use super::call::{ActiveCall, Request, worker_died};
-use super::call_memory::{CallMemory, Runs};
+use super::call_memory::CallMemory;
 use super::context::TileContext;
 use super::kernel::{self, Captures};
 use super::mailbox::{Arguments, Mailbox};
 use super::params::{Kernel, Param};
+use super::results::Runs;
 use crate::partition::RoundError;
 use crate::partition::{Group, Partition, Round, RoundMember, Tile};
 use crate::pool::error::PoolError;
