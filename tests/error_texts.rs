@@ -81,6 +81,8 @@ fn made() -> Vec<Error> {
         PoolError::PlaceTaken { worker: None, places: 4, waited: two_seconds };
         PoolError::PlaceTaken { worker: Some(3), places: 4, waited: two_seconds };
         PoolError::Gone;
+        PoolError::Results { result: "String", at: 3, message: "the segment has no memory".into() };
+        PoolError::Params { params: "bool", message: "the 2 bytes that arrived are ..".into() };
         SystematicPlan::new(&[0.0], 0.5, 10).unwrap_err();
         SystematicPlan::new(&[1.0, -1.0], 0.5, 10).unwrap_err();
         LeaseError::Busy { handle: X, name: None, pid: 4711 };

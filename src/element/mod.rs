@@ -81,7 +81,7 @@ impl Kind {
     label = "not an element type",
     note = "elements are the integers, f32, f64, bool and Complex of them; `usize` and `isize` are \
             not (their size differs between programs)",
-    note = "a `#[repr(C)]` struct of these becomes one by `ndshm::record!`"
+    note = "a struct of these becomes one by `ndshm::record!` around its definition"
 )]
 pub unsafe trait Element: Copy + Send + Sync + 'static {
     /// The composition of the type.

@@ -70,9 +70,35 @@ unsafe impl<R: Record> Element for R {
 
 /// Makes a struct of numbers an element type.
 ///
-/// The struct is `#[repr(C)]` and derives [`bytemuck::Pod`] and [`bytemuck::Zeroable`]. List all
-/// its fields with their types, in the order of the struct; a list that differs from the struct
-/// does not compile.
+/// Around the definition of a struct, it adds `#[repr(C)]` and derives `Clone`, `Copy`,
+/// [`bytemuck::Pod`] and [`bytemuck::Zeroable`]. Nothing else is needed:
+///
+/// ```
+/// ndshm::record! {
+///     /// A point with a mass.
+///     #[derive(PartialEq, Debug)]
+///     pub struct Particle {
+///         pub pos: [f64; 3],
+///         mass: f64,
+///     }
+/// }
+///
+/// let table = ndshm::HandleTable::join(&ndshm::Segment::anonymous()?)?;
+/// let all = table.zeros::<Particle, _>(100)?;             // an array of them
+/// let first = table.read(all)?[0];                        // they are plain data
+/// assert_eq!(first, Particle { pos: [0.0; 3], mass: 0.0 });
+/// # Ok::<(), ndshm::Error>(())
+/// ```
+///
+/// A struct with a gap between its fields does not compile:
+///
+/// ```compile_fail
+/// ndshm::record! { struct Gap { small: u8, large: u64 } }
+/// ```
+///
+/// A struct that is defined elsewhere is `#[repr(C)]` and derives [`bytemuck::Pod`] and
+/// [`bytemuck::Zeroable`] itself. List all its fields with their types, in the order of the struct;
+/// a list that differs from the struct does not compile.
 ///
 /// ```
 /// use ndshm::Element;
@@ -141,6 +167,27 @@ unsafe impl<R: Record> Element for R {
 /// ```
 #[macro_export]
 macro_rules! record {
+    (
+        $(#[$attribute:meta])*
+        $vis:vis struct $record:ident {
+            $($(#[$of_field:meta])* $vis_of_field:vis $field:ident: $type:ty),+ $(,)?
+        }
+    ) => {
+        #[derive(
+            ::core::clone::Clone,
+            ::core::marker::Copy,
+            $crate::bytemuck::Pod,
+            $crate::bytemuck::Zeroable
+        )]
+        #[bytemuck(crate = "ndshm::bytemuck")]
+        #[repr(C)]
+        $(#[$attribute])*
+        $vis struct $record {
+            $($(#[$of_field])* $vis_of_field $field: $type),+
+        }
+
+        $crate::record!($record { $($field: $type),+ });
+    };
     ($record:ident { $($field:ident: $type:ty),+ $(,)? }) => {
         impl $crate::element::Record for $record {
             const FIELDS: &'static [$crate::element::Field] = &[

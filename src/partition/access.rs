@@ -254,6 +254,22 @@ access! {
 /// [`PerTile`]) or a tuple of up to 8.
 ///
 /// A tile's views have the form of the group: one view, or a tuple of views.
+///
+/// ```compile_fail,E0277
+/// # use ndshm::{HandleTable, Segment};
+/// # use ndarray::Axis;
+/// # let table = HandleTable::join(&Segment::anonymous()?)?;
+/// let x = table.zeros::<f64, _>(100)?;
+/// let tiles = table.partition(x, Axis(0), 10)?;           // x.write(): the tiles need an access
+/// # Ok::<(), ndshm::Error>(())
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not say how tiles access the array",
+    label = "say `.read()`, `.write()` or `.whole()`",
+    note = "a partition divides handles with an access: `x.read()` and `x.write()` for a tile's \
+            part, `x.whole()` for all of the array in each tile, `x.per_tile()` for one row per tile",
+    note = "or a tuple of up to 8: `table.partition((x.write(), y.read()), Axis(0), 64)`"
+)]
 pub trait Group: sealed::Group {
     /// The views of a tile.
     type Views<'a>;

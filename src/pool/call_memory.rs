@@ -6,13 +6,13 @@
 use core::ptr::NonNull;
 use core::slice;
 
-use bytemuck::{AnyBitPattern, NoUninit};
-
 use super::mailbox::{Arguments, PARAM_WORDS, ParamWords};
+use super::params::Output;
 use crate::descriptor::{ControlKind, Descriptor};
 use crate::error::Error;
 use crate::handle::AnyHandle;
 use crate::handle_table::HandleTable;
+use crate::pool::error::PoolError;
 use crate::span::Spans;
 use crate::sync::{Atom, Ordering};
 use crate::table::error::{AllocError, LeaseError};
@@ -23,32 +23,68 @@ pub(super) struct CallMemory<'t> {
     table: &'t HandleTable,
     handle: AnyHandle,
     token: u64,
+    /// Number of results that are [messages](Slot::Message).
+    messages: usize,
+}
+
+/// The part of a call's memory that one result takes.
+pub enum Slot {
+    /// Bytes of the result itself.
+    Bytes(usize),
+    /// Words that name a [message](CallMemory::message) with its bytes.
+    Message,
+}
+
+/// Words of a [`Slot::Message`]: the message's handle, its length in bytes, and its [state](state).
+const MESSAGE_WORDS: usize = 3;
+
+/// States of a [`Slot::Message`]. It starts as 0: there is no result.
+pub(super) mod state {
+    pub(in super::super) const VALUE: u64 = 1;
+    /// The message is the text of an error.
+    pub(in super::super) const ERROR: u64 = 2;
+    /// There was no memory for the message.
+    pub(in super::super) const NO_MEMORY: u64 = 3;
 }
 
 impl<'t> CallMemory<'t> {
-    /// Allocates memory for `count` results of type `R`. Its contents are unspecified.
+    /// Allocates memory for `count` results of type `R`. The contents of [`Slot::Bytes`] are
+    /// unspecified.
     #[track_caller]
-    pub(super) fn results<R>(table: &'t HandleTable, count: usize) -> Result<Self, AllocError> {
-        const {
-            assert!(
-                align_of::<R>() <= crate::element::MAX_ALIGN,
-                "a result's alignment must be at most 64"
-            );
-        }
-        let Some(bytes) = count.checked_mul(size_of::<R>()) else {
+    pub(super) fn results<R: Output<M>, M>(
+        table: &'t HandleTable,
+        count: usize,
+    ) -> Result<Self, AllocError> {
+        let (size, messages) = match R::SLOT {
+            Slot::Bytes(size) => (size, 0),
+            Slot::Message => (MESSAGE_WORDS * size_of::<u64>(), count),
+        };
+        let Some(bytes) = count.checked_mul(size) else {
             return Err(AllocError::TooLarge {
                 shape: vec![count],
                 element: core::any::type_name::<R>().to_owned(),
-                size: size_of::<R>(),
+                size,
             });
         };
-        Self::allocate(table, bytes, |_, _| ())
+        match messages {
+            0 => Self::allocate(table, bytes, |_, _| ()),
+            messages => {
+                let mut memory = Self::zeroed(table, bytes)?;
+                memory.messages = messages;
+                Ok(memory)
+            }
+        }
     }
 
     /// Allocates one rerun count for each of `tiles` tiles, initially 0; see [`Runs`].
     #[track_caller]
     pub(super) fn runs(table: &'t HandleTable, tiles: usize) -> Result<Self, AllocError> {
-        Self::allocate(table, tiles * size_of::<u64>(), |_, words| {
+        Self::zeroed(table, tiles * size_of::<u64>())
+    }
+
+    #[track_caller]
+    fn zeroed(table: &'t HandleTable, bytes: usize) -> Result<Self, AllocError> {
+        Self::allocate(table, bytes, |_, words| {
             // Relaxed: the publication of the memory follows.
             for word in words {
                 word.store(0, Ordering::Relaxed);
@@ -94,6 +130,7 @@ impl<'t> CallMemory<'t> {
             table,
             handle,
             token: table.core.token(),
+            messages: 0,
         })
     }
 
@@ -125,21 +162,76 @@ impl<'t> CallMemory<'t> {
     /// # Safety
     /// The call has succeeded: every write of a result happens before this.
     #[track_caller]
-    pub(super) unsafe fn read_results<R: AnyBitPattern>(
+    pub(super) unsafe fn read_results<R: Output<M>, M>(
         &self,
         count: usize,
-    ) -> Result<Vec<R>, LeaseError> {
+    ) -> Result<Vec<R>, PoolError> {
         let opened = Opened::of(self.table, self.handle)?;
+        let refused = |at, message| PoolError::Results {
+            result: core::any::type_name::<R>(),
+            at,
+            message,
+        };
+        let Slot::Bytes(size) = R::SLOT else {
+            let read = |at| {
+                let bytes = self.message_at(&opened, at)?;
+                R::decode(&bytes)
+            };
+            return (0..count)
+                .map(|at| read(at).map_err(|message| refused(at, message)))
+                .collect();
+        };
         let _access = opened.track(0, opened.len as u64, false);
         // SAFETY: no worker writes any more (the caller's duty).
         let bytes = unsafe { opened.bytes() };
-        let size = size_of::<R>();
-        Ok((0..count)
-            .map(|at| match bytes.get(at * size..(at + 1) * size) {
-                Some(bytes) => bytemuck::pod_read_unaligned(bytes),
-                None => R::zeroed(),
-            })
-            .collect())
+        let results = (0..count).map(|at| {
+            let bytes = bytes.get(at * size..).and_then(|rest| rest.get(..size));
+            R::decode(bytes.unwrap_or(&[])).map_err(|message| refused(at, message))
+        });
+        results.collect()
+    }
+
+    /// Returns the message of the tile or worker `at`, or the reason why there is none.
+    fn message_at(&self, opened: &Opened<'_>, at: usize) -> Result<Vec<u8>, String> {
+        // Relaxed: the end of the call has acquired the words.
+        let words = opened.message_words(at).map(|words| {
+            let [handle, len, state] = words;
+            let load = |word: &Atom| word.load(Ordering::Relaxed);
+            (AnyHandle::from_bits(load(handle)), load(len), load(state))
+        });
+        let Some((handle, len, state)) = words else {
+            return Err("the memory of the call is too short".to_owned());
+        };
+        if state == state::NO_MEMORY {
+            return Err(
+                "the segment has no memory for it; create it with a larger capacity".into(),
+            );
+        }
+        let message = read_message(self.table, handle, len);
+        match (state, message) {
+            (state::VALUE, Ok(message)) => Ok(message),
+            (state::ERROR, Ok(message)) => Err(String::from_utf8_lossy(&message).into_owned()),
+            _ => {
+                Err("its worker has died since, and the result with it; run the call again".into())
+            }
+        }
+    }
+
+    /// Frees the messages of results. A worker that an abandoned call has left behind may store
+    /// more of them: these are freed when the worker ends.
+    fn free_messages(&self) {
+        let Ok(opened) = Opened::of(self.table, self.handle) else {
+            return;
+        };
+        for at in 0..self.messages {
+            // Relaxed: the handle says by itself whether it is current.
+            let handle = opened
+                .message_words(at)
+                .map_or(0, |[handle, ..]| handle.load(Ordering::Relaxed));
+            if handle != 0 {
+                free(self.table, AnyHandle::from_bits(handle));
+            }
+        }
     }
 }
 
@@ -147,6 +239,9 @@ impl Drop for CallMemory<'_> {
     fn drop(&mut self) {
         // In a forked child the memory belongs to the parent.
         if self.table.core.is_of(self.token) {
+            if self.messages != 0 {
+                self.free_messages();
+            }
             // An error means that the memory is already gone.
             let _ = self.table.core.free_slot(self.handle);
         }
@@ -155,12 +250,12 @@ impl Drop for CallMemory<'_> {
 
 /// A lease of a call's memory, and the place of that memory.
 pub(super) struct Opened<'t> {
-    first: NonNull<u8>,
-    len: usize,
-    offset: u64,
+    pub(super) first: NonNull<u8>,
+    pub(super) len: usize,
+    pub(super) offset: u64,
     /// Keeps the bytes in place if the parent abandons the call and frees the memory while a worker
     /// is still in a tile.
-    lease: SharedLease<'t>,
+    pub(super) lease: SharedLease<'t>,
 }
 
 impl<'t> Opened<'t> {
@@ -203,7 +298,15 @@ impl<'t> Opened<'t> {
         unsafe { slice::from_raw_parts(self.first.as_ptr(), self.len) }
     }
 
-    fn track(&self, offset: u64, len: u64, write: bool) -> crate::memory::Access {
+    /// Returns the words of the message `at`.
+    pub(super) fn message_words(&self, at: usize) -> Option<&[Atom; MESSAGE_WORDS]> {
+        let memory = self.lease.table().segment().memory();
+        let words = memory.control(self.offset, self.len / size_of::<u64>())?;
+        let first = at.checked_mul(MESSAGE_WORDS)?;
+        words.get(first..)?.first_chunk()
+    }
+
+    pub(super) fn track(&self, offset: u64, len: u64, write: bool) -> crate::memory::Access {
         let memory = self.lease.table().segment().memory();
         memory.track(self.offset + offset, len, write)
     }
@@ -298,80 +401,4 @@ pub(super) fn read_message(
         .iter()
         .flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes());
     Ok(bytes.take(len as usize).collect())
-}
-
-/// One result per tile or worker, written by the worker that has claimed the tile.
-pub(super) struct Results<'t, R> {
-    opened: Opened<'t>,
-    result: core::marker::PhantomData<R>,
-}
-
-impl<'t, R: NoUninit> Results<'t, R> {
-    /// Opens the results that `handle` names. The parent allocated them as results of `R`.
-    pub(super) fn open(table: &'t HandleTable, handle: AnyHandle) -> Result<Self, LeaseError> {
-        Ok(Results {
-            opened: Opened::of(table, handle)?,
-            result: core::marker::PhantomData,
-        })
-    }
-
-    /// Stores the result of the tile or worker `at`, which the caller has claimed.
-    #[track_caller]
-    pub(super) fn store(&mut self, at: usize, result: R) {
-        let size = size_of::<R>();
-        let end = at.checked_add(1).and_then(|next| next.checked_mul(size));
-        if end.is_none_or(|end| end > self.opened.len) {
-            return;
-        }
-        let _access = self.opened.track((at * size) as u64, size as u64, true);
-        // SAFETY: `at * size + size` is at most `len`, so the place is in the extent.
-        let place = unsafe { self.opened.first.add(at * size) };
-        // SAFETY: the place is mapped, and aligned for `R`: extents start on multiples of 64, the
-        // largest alignment that `CallMemory::results` allows. The lease keeps the bytes in place.
-        // This entry belongs to the tile that the caller has claimed (or to this worker), so no
-        // other worker accesses it, and the parent reads it only after the call.
-        unsafe { place.cast::<R>().write(result) };
-    }
-}
-
-/// The rerun counts of a started call, one word per tile in the call's memory.
-///
-/// The parent writes a tile's word while it holds the tile. The worker that has claimed the tile
-/// reads it. The claim word orders the two: the parent's Release in `reopen` pairs with the Acquire
-/// in `claim`. Reopening a dead worker's tile does not change its count.
-pub(super) struct Runs<'t> {
-    words: &'t [Atom],
-    /// Keeps the words in place if the parent abandons the call and frees the memory.
-    _lease: SharedLease<'t>,
-}
-
-impl<'t> Runs<'t> {
-    pub(super) fn open(table: &'t HandleTable, handle: AnyHandle) -> Result<Self, LeaseError> {
-        let Opened {
-            len, offset, lease, ..
-        } = Opened::of(table, handle)?;
-        let words = table
-            .segment()
-            .memory()
-            .control(offset, len / size_of::<u64>());
-        Ok(Runs {
-            words: words.unwrap_or(&[]),
-            _lease: lease,
-        })
-    }
-
-    /// Returns the count of a tile that the caller has claimed.
-    pub(super) fn of(&self, tile: usize) -> u64 {
-        // Relaxed: the claim has acquired the count.
-        self.words
-            .get(tile)
-            .map_or(0, |word| word.load(Ordering::Relaxed))
-    }
-
-    /// Counts one more run of a tile that the caller holds and is about to send back.
-    pub(super) fn count(&self, tile: usize) {
-        if let Some(word) = self.words.get(tile) {
-            word.fetch_add(1, Ordering::Relaxed);
-        }
-    }
 }

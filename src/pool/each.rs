@@ -1,13 +1,12 @@
 //! Calls that run a kernel once in each worker.
 
-use bytemuck::{AnyBitPattern, NoUninit, Pod};
-
 use super::Pool;
 use super::call::Request;
 use super::call_memory::CallMemory;
 use super::context::WorkerContext;
-use super::kernel;
+use super::kernel::{self, Captures};
 use super::mailbox::Arguments;
+use super::params::{Kernel, Output, Param};
 use crate::error::Error;
 use crate::pool::error::PoolError;
 
@@ -48,14 +47,15 @@ impl Pool<'_> {
     ///   [`for_each`](Pool::for_each).
     /// - The errors of starting workers, as in [`fork`](Pool::fork), if one cannot be replaced.
     #[doc(alias("spmd", "mpirun", "parallel_region"))]
-    pub fn run<P, R, F>(&mut self, params: &P, kernel: F) -> Result<Vec<R>, PoolError>
+    pub fn run<P, R, F, MP, MR>(&mut self, params: &P, kernel: F) -> Result<Vec<R>, PoolError>
     where
-        P: AnyBitPattern + NoUninit,
-        R: NoUninit + AnyBitPattern,
-        F: Fn(&WorkerContext<'_>, &P) -> Result<R, Error> + Copy + Send + 'static,
+        P: Param<MP>,
+        R: Output<MR>,
+        F: Fn(&WorkerContext<'_>, &P) -> Result<R, Error> + Kernel,
     {
-        let kernel = kernel::on_workers::<P, R, F>(kernel);
-        let results = CallMemory::results::<R>(self.table, self.workers())?;
+        const { <Captures<F>>::NONE };
+        let kernel = kernel::on_workers::<P, R, F, MP, MR>(kernel);
+        let results = CallMemory::results::<R, MR>(self.table, self.workers())?;
         self.prepare()?;
         // A missing worker would never arrive at a barrier.
         self.start_missing(&|_, _| false)?;
@@ -66,14 +66,14 @@ impl Pool<'_> {
             results: Some(results.handle()),
             flags: base << Arguments::FLAGS,
         };
-        let mut call = self.open(bytemuck::bytes_of(params), request)?;
+        let mut call = self.open(&params.bytes()?, request)?;
         let served = self.wait_for_all(base, &mut call);
         self.mailbox.close_job();
         self.wait_until_out(&mut call);
         let failures = self.failures(call.number);
         call.into_result(failures, served)?;
         // SAFETY: the call has succeeded: its workers have written all results and checked out.
-        Ok(unsafe { results.read_results(self.workers()) }?)
+        unsafe { results.read_results(self.workers()) }
     }
 
     /// Runs `kernel` once in each worker to set it up: opening files, reserving memory, loading a
@@ -97,18 +97,19 @@ impl Pool<'_> {
     /// # Errors
     /// Same as [`run`](Pool::run).
     #[doc(alias("initializer", "MPI_Bcast"))]
-    pub fn broadcast<P, R, F>(&mut self, params: &P, kernel: F) -> Result<Vec<R>, PoolError>
+    pub fn broadcast<P, R, F, MP, MR>(&mut self, params: &P, kernel: F) -> Result<Vec<R>, PoolError>
     where
-        P: Pod,
-        R: NoUninit + AnyBitPattern,
-        F: Fn(&WorkerContext<'_>, &P) -> R + Copy + Send + 'static,
+        P: Param<MP>,
+        R: Output<MR>,
+        F: Fn(&WorkerContext<'_>, &P) -> R + Kernel,
     {
+        const { <Captures<F>>::NONE };
         /// Turns a kernel that cannot fail into one that returns a `Result`.
         fn infallible<P, R, F: Fn(&WorkerContext<'_>, &P) -> R + Copy>(
             kernel: F,
         ) -> impl Fn(&WorkerContext<'_>, &P) -> Result<R, Error> + Copy {
             move |worker, params| Ok(kernel(worker, params))
         }
-        self.run::<P, R, _>(params, infallible::<P, R, F>(kernel))
+        self.run::<P, R, _, MP, MR>(params, infallible::<P, R, F>(kernel))
     }
 }

@@ -189,6 +189,25 @@ pub enum PoolError {
         /// Tiles that are claimed at once.
         unit: usize,
     },
+    /// The parameters could not be passed to the workers.
+    #[error("parameters of type {params} cannot be passed to the workers: {message}")]
+    Params {
+        /// Their type.
+        params: &'static str,
+        /// The reason: a message of the type's own code, or the bytes that a worker found.
+        message: String,
+    },
+    /// A result could not be passed back to the parent. All tiles are done.
+    #[error("the result of tile or worker {at}, a {result}, cannot be passed back: {message}")]
+    Results {
+        /// The type of the results.
+        result: &'static str,
+        /// Index of the tile, or of the worker in a call that runs once in each worker.
+        at: usize,
+        /// The reason: a message of the type's own code, the bytes that the parent found, missing
+        /// memory, or a death.
+        message: String,
+    },
     /// Tiles that [`RunningCall::wait_any`](crate::pool::RunningCall::wait_any) handed out were
     /// forgotten: neither dropped nor rerun.
     #[error(

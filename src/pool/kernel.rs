@@ -1,14 +1,12 @@
 //! Conversion of a typed kernel to a callable address, and back.
 
-use core::any::type_name;
 use core::cell::Cell;
 
-use bytemuck::{AnyBitPattern, NoUninit};
-
-use super::call_memory::{Results, Runs};
 use super::context::{TileContext, WorkerContext};
 use super::mailbox::{Arguments, Mailbox};
+use super::params::{Kernel, Output, Param};
 use super::report::{Cause, Work};
+use super::results::{Results, Runs};
 use super::spin::Spin;
 use super::trace;
 use super::workers::platform::place;
@@ -41,41 +39,46 @@ pub(super) type Trampoline = fn(&Call<'_>) -> Result<Work, Error>;
 /// which it was forked, or in the process that spawned it. In the last case no value that `F`
 /// captures stands for a state of the giving process; [`Pool::spawn`](super::Pool::spawn) states
 /// this duty.
-unsafe fn materialize_zst<F: Copy + Send + 'static>() -> F {
-    const { assert_captures_nothing::<F>() };
+unsafe fn materialize_zst<F: Kernel>() -> F {
+    const { <Captures<F>>::NONE };
     // SAFETY: `F` is zero-sized (checked above), so reading it reads no bytes. A value of `F`
     // exists (the caller's duty), and `F: Copy + Send`, so another value may exist in another
     // thread.
     unsafe { core::ptr::NonNull::<F>::dangling().read() }
 }
 
-const fn assert_captures_nothing<F>() {
-    assert!(
+/// The captures of a kernel. A call names [`NONE`](Captures::NONE) itself, and not only the functions
+/// below it, so that the compiler's error names the line of the call.
+pub(super) struct Captures<F>(core::marker::PhantomData<F>);
+
+impl<F> Captures<F> {
+    /// Fails to compile for a kernel with captures.
+    pub(super) const NONE: () = assert!(
         size_of::<F>() == 0,
-        "a kernel must be a fn item or a closure without captures: pass values as parameters"
+        "a kernel must be a fn item or a closure without captures: pass captured values as \
+         parameters"
     );
 }
 
 /// Returns the trampoline that runs `kernel` on tiles.
 #[track_caller]
-pub(super) fn on_tiles<G, P, R, F>(kernel: F) -> Trampoline
+pub(super) fn on_tiles<G, P, R, F, MP, MR>(kernel: F) -> Trampoline
 where
     G: Group,
-    P: AnyBitPattern + NoUninit,
-    R: NoUninit,
-    F: Fn(G::Views<'_>, &P, &TileContext<'_>) -> R + Copy + Send + 'static,
+    P: Param<MP>,
+    R: Output<MR>,
+    F: Fn(G::Views<'_>, &P, &TileContext<'_>) -> R + Kernel,
 {
-    const { assert_captures_nothing::<F>() };
     place::note(&kernel);
-    run_on_tiles::<G, P, R, F>
+    run_on_tiles::<G, P, R, F, MP, MR>
 }
 
-fn run_on_tiles<G, P, R, F>(call: &Call<'_>) -> Result<Work, Error>
+fn run_on_tiles<G, P, R, F, MP, MR>(call: &Call<'_>) -> Result<Work, Error>
 where
     G: Group,
-    P: AnyBitPattern + NoUninit,
-    R: NoUninit,
-    F: Fn(G::Views<'_>, &P, &TileContext<'_>) -> R + Copy + Send + 'static,
+    P: Param<MP>,
+    R: Output<MR>,
+    F: Fn(G::Views<'_>, &P, &TileContext<'_>) -> R + Kernel,
 {
     // SAFETY: this instance is reached only through `on_tiles::<.., F>`, which was given a value of
     // `F`.
@@ -83,12 +86,12 @@ where
     let arguments = &call.arguments;
     let handle = PartitionHandle::<G>::from_bits(arguments.partition);
     let partition = call.table.open_partition(handle)?;
-    let params: P = read_params(call)?;
+    let params: P = P::from_bytes(call.params)?;
     // A call that can send tiles back has rerun counts in place of results.
     let counts_runs = arguments.has(Arguments::EACH_TILE);
     let mut results = match counts_runs {
         true => None,
-        false => open_results::<R>(call)?,
+        false => open_results(call)?,
     };
     let runs = match counts_runs {
         true => Some(Runs::open(
@@ -126,7 +129,7 @@ where
         match catch(|| kernel(views, &params, &context)) {
             Ok(result) => {
                 if let Some(results) = &mut results {
-                    results.store(index, result);
+                    result.store(results, index);
                 }
                 drop(tile);
             }
@@ -142,29 +145,29 @@ where
     Ok(work)
 }
 
-/// Returns the trampoline that runs `_kernel` once in each worker.
-pub(super) fn on_workers<P, R, F>(_kernel: F) -> Trampoline
+/// Returns the trampoline that runs `kernel` once in each worker.
+pub(super) fn on_workers<P, R, F, MP, MR>(kernel: F) -> Trampoline
 where
-    P: AnyBitPattern + NoUninit,
-    R: NoUninit,
-    F: Fn(&WorkerContext<'_>, &P) -> Result<R, Error> + Copy + Send + 'static,
+    P: Param<MP>,
+    R: Output<MR>,
+    F: Fn(&WorkerContext<'_>, &P) -> Result<R, Error> + Kernel,
 {
-    const { assert_captures_nothing::<F>() };
-    run_on_workers::<P, R, F>
+    let _ = kernel;
+    run_on_workers::<P, R, F, MP, MR>
 }
 
-fn run_on_workers<P, R, F>(call: &Call<'_>) -> Result<Work, Error>
+fn run_on_workers<P, R, F, MP, MR>(call: &Call<'_>) -> Result<Work, Error>
 where
-    P: AnyBitPattern + NoUninit,
-    R: NoUninit,
-    F: Fn(&WorkerContext<'_>, &P) -> Result<R, Error> + Copy + Send + 'static,
+    P: Param<MP>,
+    R: Output<MR>,
+    F: Fn(&WorkerContext<'_>, &P) -> Result<R, Error> + Kernel,
 {
     // SAFETY: this instance is reached only through `on_workers::<.., F>`, which was given a value
     // of `F`.
     let kernel = unsafe { materialize_zst::<F>() };
     let arguments = &call.arguments;
-    let params: P = read_params(call)?;
-    let mut results = open_results::<R>(call)?;
+    let params: P = P::from_bytes(call.params)?;
+    let mut results = open_results(call)?;
     let base = arguments.flags >> Arguments::FLAGS;
     let context = WorkerContext {
         table: call.table,
@@ -182,7 +185,7 @@ where
     match catch(|| kernel(&context, &params)) {
         Ok(Ok(result)) => {
             if let Some(results) = &mut results {
-                results.store(call.worker, result);
+                result.store(results, call.worker);
             }
         }
         // The worker that broke the barrier reports the cause.
@@ -227,15 +230,8 @@ fn catch<R>(kernel: impl FnOnce() -> R) -> Result<R, String> {
     }
 }
 
-fn read_params<P: AnyBitPattern>(call: &Call<'_>) -> Result<P, LeaseError> {
-    bytemuck::try_pod_read_unaligned(call.params).map_err(|_| {
-        let handle = AnyHandle::from_bits(call.arguments.params);
-        call.table.core.tables().corrupt(handle, type_name::<P>())
-    })
-}
-
 /// Opens the results of the call. Returns `None` if it has none.
-fn open_results<'t, R: NoUninit>(call: &Call<'t>) -> Result<Option<Results<'t, R>>, LeaseError> {
+fn open_results<'t>(call: &Call<'t>) -> Result<Option<Results<'t>>, LeaseError> {
     match call.arguments.results {
         0 => Ok(None),
         bits => Results::open(call.table, AnyHandle::from_bits(bits)).map(Some),

@@ -22,9 +22,11 @@ pub mod foreign;
 mod image;
 mod kernel;
 mod mailbox;
+mod params;
 #[cfg(not(loom))]
 mod prefault;
 mod report;
+mod results;
 #[cfg(feature = "rand")]
 mod rng;
 mod running;
@@ -51,6 +53,7 @@ pub use builder::PoolBuilder;
 pub use context::{TileContext, WorkerContext};
 use image::Image;
 use mailbox::Mailbox;
+pub use params::{Kernel, Output, Param};
 #[cfg(feature = "rand")]
 pub use rng::TileRng;
 pub use running::{ReadyTile, RunningCall};
@@ -59,6 +62,11 @@ use spin::Spin;
 pub use stats::WorkerStats;
 use workers::Workers;
 pub use workers::become_worker;
+#[allow(
+    unused_imports,
+    reason = "for values of serde, which a model does not have"
+)]
+pub(crate) use {call_memory::Slot, results::Results};
 
 /// Time for worker processes to end before they are killed.
 const GRACE: Duration = Duration::from_secs(1);
@@ -88,9 +96,10 @@ pub enum OnDeath {
 /// | [`threads`](Pool::threads) | threads | at any time | debugging, models under loom |
 /// | [`serial`](Pool::serial) | none: the caller does the work | at any time | a reference, debugging |
 ///
-/// A *kernel* is a `fn` item, or a closure without captures or with captures of size zero. Each
-/// worker makes its own copy without any bytes (see [`spawn`](Pool::spawn) for the duty that
-/// follows). The kernel gets a tile's views, the parameters, and the tile's [context](TileContext),
+/// A *[kernel](Kernel)* is a `fn` item, or a closure without captures or with captures of size
+/// zero. Each worker makes its own copy without any bytes (see [`spawn`](Pool::spawn) for the duty
+/// that follows). [Parameters](Param) and [results](Output) are plain data, and tuples and arrays
+/// of it. The kernel gets a tile's views, the parameters, and the tile's [context](TileContext),
 /// and runs in the worker that claims the tile. If its result depends only on these, the outcome of
 /// a call does not depend on the number of workers.
 ///

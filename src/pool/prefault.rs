@@ -37,11 +37,11 @@ impl Pool<'_> {
     /// Same as [`for_each`](Pool::for_each); [`PoolError::System`] if the system has no pages.
     #[doc(alias("warm_up", "MAP_POPULATE", "first_touch"))]
     pub fn prefault<G: Group>(&mut self, tiles: &Partition<'_, G>) -> Result<(), PoolError> {
-        let results = CallMemory::results::<Touched>(self.table, tiles.tiles())?;
-        let kernel = kernel::on_tiles::<Extents<G>, (), Touched, _>(touch);
-        self.run_on(tiles, &(), kernel, Some(results.handle()))?;
+        let results = CallMemory::results::<Touched, _>(self.table, tiles.tiles())?;
+        let kernel = kernel::on_tiles::<Extents<G>, (), Touched, _, _, _>(touch);
+        self.run_on(tiles, &[], kernel, Some(results.handle()))?;
         // SAFETY: the call has succeeded: its workers have written all results and checked out.
-        let tiles = unsafe { results.read_results::<Touched>(tiles.tiles()) }?;
+        let tiles = unsafe { results.read_results::<Touched, _>(tiles.tiles()) }?;
         let touched = tiles.into_iter().fold(Touched::default(), Touched::and);
         self.table.segment().note_small_pages(touched);
         match touched.missing {

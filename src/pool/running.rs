@@ -3,14 +3,14 @@
 use core::cell::Cell;
 use core::ops::Range;
 
-use bytemuck::Pod;
-
 use super::Pool;
 use super::call::{ActiveCall, Request, worker_died};
-use super::call_memory::{CallMemory, Runs};
+use super::call_memory::CallMemory;
 use super::context::TileContext;
-use super::kernel;
+use super::kernel::{self, Captures};
 use super::mailbox::{Arguments, Mailbox};
+use super::params::{Kernel, Param};
+use super::results::Runs;
 use crate::partition::RoundError;
 use crate::partition::{Group, Partition, Round, RoundMember, Tile};
 use crate::pool::error::PoolError;
@@ -53,7 +53,7 @@ impl<'t> Pool<'t> {
     /// many tiles that workers claim several at once.
     #[doc(alias("apply_async", "submit", "step_async", "imap_unordered"))]
     #[track_caller]
-    pub fn start<'a, 'p, 'r, G, P, F>(
+    pub fn start<'a, 'p, 'r, G, P, F, M>(
         &'a mut self,
         tiles: &'p Partition<'r, G>,
         params: &P,
@@ -61,9 +61,10 @@ impl<'t> Pool<'t> {
     ) -> Result<RunningCall<'a, 'p, 'r, 't, G>, PoolError>
     where
         G: Group,
-        P: Pod,
-        F: Fn(G::Views<'_>, &P, &TileContext<'_>) + Copy + Send + 'static,
+        P: Param<M>,
+        F: Fn(G::Views<'_>, &P, &TileContext<'_>) + Kernel,
     {
+        const { <Captures<F>>::NONE };
         if tiles.unit() != 1 {
             return Err(PoolError::TilesInUnits {
                 tiles: tiles.tiles(),
@@ -73,12 +74,12 @@ impl<'t> Pool<'t> {
         let counts = CallMemory::runs(self.table, tiles.tiles())?;
         let runs = Runs::open(self.table, counts.handle())?;
         let request = Request {
-            kernel: self.place_of(kernel::on_tiles::<G, P, (), F>(kernel))?,
+            kernel: self.place_of(kernel::on_tiles::<G, P, (), F, M, _>(kernel))?,
             partition: tiles.handle().to_bits(),
             results: Some(counts.handle()),
             flags: Arguments::EACH_TILE,
         };
-        let (round, call) = self.begin(tiles, bytemuck::bytes_of(params), request)?;
+        let (round, call) = self.begin(tiles, &params.bytes()?, request)?;
         let mut running = RunningCall {
             pool: self,
             tiles,

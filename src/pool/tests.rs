@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::mailbox::{Arguments, PARAM_WORDS};
+use super::call_memory::CallMemory;
+use super::mailbox::{Arguments, PARAM_WORDS, ParamWords};
 use super::{OnDeath, Pool, image};
 use crate::handle_table::HandleTable;
 use crate::pool::error::PoolError;
@@ -10,12 +11,17 @@ use crate::segment::Segment;
 
 /// Opens a job without any check. Returns the failure that worker 0 reports.
 fn said_of(pool: &mut Pool<'_>, arguments: Arguments) -> String {
+    said_with(pool, arguments, [0; PARAM_WORDS])
+}
+
+/// Opens a job with parameters, without any check. Returns the failure that worker 0 reports.
+fn said_with(pool: &mut Pool<'_>, arguments: Arguments, params: ParamWords) -> String {
     pool.calls += 1;
     let arguments = Arguments {
         call: pool.calls,
         ..arguments
     };
-    let job = pool.mailbox.open_job(&arguments, &[0; PARAM_WORDS]);
+    let job = pool.mailbox.open_job(&arguments, &params);
     let start = std::time::Instant::now();
     while !pool.mailbox.has_served(0, job) {
         assert!(
@@ -53,7 +59,7 @@ fn invalid_handles_and_parameters_are_errors() {
     let table = HandleTable::join(&Segment::anonymous().unwrap()).unwrap();
     let mut pool = Pool::threads(&table, 1).unwrap();
     type Vector = crate::Write<u8, ndarray::Ix1>;
-    let kernel = super::kernel::on_tiles::<Vector, u64, (), _>(|_, _, _| ());
+    let kernel = super::kernel::on_tiles::<Vector, u64, (), _, _, _>(|_, _, _| ());
     let arguments = Arguments {
         task: pool.place_of(kernel).unwrap(),
         partition: 77,
@@ -120,4 +126,37 @@ fn without_a_number_there_is_a_worker_for_each_processor() {
     assert_eq!(Pool::builder().threads(&few).unwrap().workers(), 1);
     let none = Pool::builder().workers(0).threads(&table);
     assert!(matches!(none, Err(PoolError::Workers { workers: 0, .. })));
+}
+
+#[test]
+fn parameters_that_are_no_value_are_errors() {
+    let table = HandleTable::join(&Segment::anonymous().unwrap()).unwrap();
+    let mut pool = Pool::threads(&table, 1).unwrap();
+    let kernel = super::kernel::on_workers::<(u8, bool), (), _, _, _>(|_, _| Ok(()));
+    let arguments = Arguments {
+        task: pool.place_of(kernel).unwrap(),
+        params_len: 2,
+        ..Arguments::default()
+    };
+    let mut params = [0; PARAM_WORDS];
+    params[0] = 0x0105;
+    assert_eq!(said_with(&mut pool, arguments, params), "");
+    params[0] = 0x0205;
+    let said = said_with(&mut pool, arguments, params);
+    assert!(said.contains("(u8, bool)"), "{said:?}");
+}
+
+#[test]
+fn results_that_are_no_value_are_errors() {
+    let table = HandleTable::join(&Segment::anonymous().unwrap()).unwrap();
+    let memory = CallMemory::params(&table, &[0, 1, 2]).unwrap();
+    // SAFETY: no worker has the memory.
+    let read = |count| unsafe { memory.read_results::<bool, _>(count) };
+    assert_eq!(read(2).unwrap(), [false, true]);
+    assert!(read(3).unwrap_err().to_string().contains("bool"));
+    // Results that are longer than their memory.
+    assert!(read(100).is_err());
+    // SAFETY: as above.
+    let read = |count| unsafe { memory.read_results::<[u64; 2], _>(count) };
+    assert!(read(1).is_err());
 }

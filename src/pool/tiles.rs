@@ -1,12 +1,11 @@
 //! Calls that run a kernel on every tile of a partition.
 
-use bytemuck::{AnyBitPattern, NoUninit, Pod};
-
 use super::Pool;
 use super::call::Request;
 use super::call_memory::CallMemory;
 use super::context::TileContext;
-use super::kernel::{self, Trampoline};
+use super::kernel::{self, Captures, Trampoline};
+use super::params::{Kernel, Output, Param};
 use crate::handle::AnyHandle;
 use crate::partition::{Group, Partition};
 use crate::pool::error::PoolError;
@@ -40,7 +39,7 @@ impl<'t> Pool<'t> {
     /// - The errors of starting workers, as in [`fork`](Pool::fork), if no worker is left.
     #[doc(alias("par_iter", "par_chunks_mut", "map", "parallel"))]
     #[track_caller]
-    pub fn for_each<G, P, F>(
+    pub fn for_each<G, P, F, M>(
         &mut self,
         tiles: &Partition<'_, G>,
         params: &P,
@@ -48,10 +47,12 @@ impl<'t> Pool<'t> {
     ) -> Result<(), PoolError>
     where
         G: Group,
-        P: Pod,
-        F: Fn(G::Views<'_>, &P, &TileContext<'_>) + Copy + Send + 'static,
+        P: Param<M>,
+        F: Fn(G::Views<'_>, &P, &TileContext<'_>) + Kernel,
     {
-        self.run_on(tiles, params, kernel::on_tiles::<G, P, (), F>(kernel), None)
+        const { <Captures<F>>::NONE };
+        let kernel = kernel::on_tiles::<G, P, (), F, M, _>(kernel);
+        self.run_on(tiles, &params.bytes()?, kernel, None)
     }
 
     /// Runs `kernel` once on every tile. Returns the results in the order of the tiles.
@@ -73,7 +74,7 @@ impl<'t> Pool<'t> {
     /// Same as [`for_each`](Pool::for_each).
     #[doc(alias("map", "starmap", "gather", "MPI_Gather"))]
     #[track_caller]
-    pub fn map_collect<G, P, R, F>(
+    pub fn map_collect<G, P, R, F, MP, MR>(
         &mut self,
         tiles: &Partition<'_, G>,
         params: &P,
@@ -81,15 +82,16 @@ impl<'t> Pool<'t> {
     ) -> Result<Vec<R>, PoolError>
     where
         G: Group,
-        P: Pod,
-        R: NoUninit + AnyBitPattern,
-        F: Fn(G::Views<'_>, &P, &TileContext<'_>) -> R + Copy + Send + 'static,
+        P: Param<MP>,
+        R: Output<MR>,
+        F: Fn(G::Views<'_>, &P, &TileContext<'_>) -> R + Kernel,
     {
-        let kernel = kernel::on_tiles::<G, P, R, F>(kernel);
-        let results = CallMemory::results::<R>(self.table, tiles.tiles())?;
-        self.run_on(tiles, params, kernel, Some(results.handle()))?;
+        const { <Captures<F>>::NONE };
+        let kernel = kernel::on_tiles::<G, P, R, F, MP, MR>(kernel);
+        let results = CallMemory::results::<R, MR>(self.table, tiles.tiles())?;
+        self.run_on(tiles, &params.bytes()?, kernel, Some(results.handle()))?;
         // SAFETY: the call has succeeded: its workers have written all results and checked out.
-        Ok(unsafe { results.read_results(tiles.tiles()) }?)
+        unsafe { results.read_results(tiles.tiles()) }
     }
 
     /// Runs `kernel` once on every tile and folds the results in the order of the tiles. So
@@ -117,7 +119,7 @@ impl<'t> Pool<'t> {
     /// Same as [`for_each`](Pool::for_each).
     #[doc(alias("reduce", "sum", "fold", "MPI_Reduce"))]
     #[track_caller]
-    pub fn map_reduce<G, P, R, F, A>(
+    pub fn map_reduce<G, P, R, F, A, MP, MR>(
         &mut self,
         tiles: &Partition<'_, G>,
         params: &P,
@@ -127,18 +129,19 @@ impl<'t> Pool<'t> {
     ) -> Result<A, PoolError>
     where
         G: Group,
-        P: Pod,
-        R: NoUninit + AnyBitPattern,
-        F: Fn(G::Views<'_>, &P, &TileContext<'_>) -> R + Copy + Send + 'static,
+        P: Param<MP>,
+        R: Output<MR>,
+        F: Fn(G::Views<'_>, &P, &TileContext<'_>) -> R + Kernel,
     {
+        const { <Captures<F>>::NONE };
         let parts = self.map_collect(tiles, params, kernel)?;
         Ok(parts.into_iter().fold(init, fold))
     }
 
-    pub(super) fn run_on<G: Group, P: NoUninit>(
+    pub(super) fn run_on<G: Group>(
         &mut self,
         tiles: &Partition<'_, G>,
-        params: &P,
+        params: &[u8],
         kernel: Trampoline,
         results: Option<AnyHandle>,
     ) -> Result<(), PoolError> {
@@ -148,7 +151,7 @@ impl<'t> Pool<'t> {
             results,
             flags: 0,
         };
-        let (round, mut call) = self.begin(tiles, bytemuck::bytes_of(params), request)?;
+        let (round, mut call) = self.begin(tiles, params, request)?;
         self.wait(&round, &mut call);
         self.end(tiles, round, call)
     }

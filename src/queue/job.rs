@@ -11,8 +11,23 @@ use crate::element::{Element, assert_layout};
 use crate::word::fnv1a;
 
 /// A type of job: any plain data ([`bytemuck::Pod`]), or [`OwnedArray`].
+///
+/// ```compile_fail,E0277
+/// # use ndshm::{HandleTable, Segment};
+/// # let table = HandleTable::join(&Segment::anonymous()?)?;
+/// let queue = table.queue::<String>(16)?;                 // put the text into an array, push its handle
+/// # Ok::<(), ndshm::Error>(())
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be a job of a queue",
+    label = "not plain data",
+    note = "jobs are plain data: numbers, handles, arrays of these, and structs with \
+            `#[derive(Pod)]`; for a `bool` use `u8`, for a tuple an array or a struct",
+    note = "a queue of `ndshm::queue::OwnedArray<T, D>` passes arrays of any length"
+)]
 pub trait Job: sealed::Job {}
 
+#[diagnostic::do_not_recommend]
 impl<T: sealed::Job> Job for T {}
 
 /// The job type of a queue that owns the arrays in it: `table.queue::<OwnedArray<f64, Ix2>>(8)`.
@@ -41,6 +56,7 @@ pub(super) mod sealed {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<T: Pod> sealed::Job for T {
     const CHECK: () = assert_layout::<T>();
     const OWNS_ARRAYS: bool = false;

@@ -160,6 +160,64 @@ pub fn parameters_may_be_long() {
     });
 }
 
+pub fn bools_tuples_and_arrays_cross() {
+    with_each_pool(&KINDS, 3, |kind, table, x, tiles, pool| {
+        let y = table.from_elem(4, 7u32).unwrap();
+        let params = (
+            3u8,
+            5u64,
+            true,
+            [(false, 1u16), (true, 2)],
+            'ß',
+            (y, [true; 3]),
+        );
+        let got = pool
+            .map_collect(tiles, &params, |mut x, params, tile| {
+                let &(a, b, on, pairs, letter, (_, flags)) = params;
+                x.fill(u32::from(a) + pairs.iter().map(|pair| u32::from(pair.1)).sum::<u32>());
+                let even = tile.index() % 2 == 0;
+                (
+                    (even && on, b + tile.index() as u64),
+                    letter,
+                    [flags[0], !even],
+                )
+            })
+            .unwrap();
+        let expected: Vec<_> = (0..10u64)
+            .map(|tile| ((tile % 2 == 0, 5 + tile), 'ß', [true, tile % 2 == 1]))
+            .collect();
+        assert_eq!(got, expected, "{kind:?}");
+        assert_eq!(table.read(x).unwrap().sum(), 600, "{kind:?}");
+
+        // Parameters that the mailbox has no room for.
+        let long = (true, [9u64; 500], [[false; 100]; 3], 1u8);
+        let sums = pool.run(&long, |worker, &(on, nines, flags, one)| {
+            let none = flags.into_iter().flatten().all(|flag| !flag);
+            Ok((
+                on && none,
+                nines.iter().sum::<u64>() + u64::from(one),
+                worker.worker(),
+            ))
+        });
+        let expected = [0, 1, 2].map(|worker| (true, 4501, worker));
+        assert_eq!(sums.unwrap(), expected, "{kind:?}");
+        let ours = pool.broadcast(&(y, false), |worker, &(y, no)| {
+            no || worker.table().read(y).is_ok_and(|y| y.sum() == 28)
+        });
+        assert_eq!(ours.unwrap(), [true; 3], "{kind:?}");
+
+        let mut running = pool
+            .start(tiles, &(true, 2u32), |mut x, &(on, by), _| {
+                x += if on { by } else { 0 };
+            })
+            .unwrap();
+        running.wait_any(10).unwrap();
+        running.finish().unwrap();
+        assert_eq!(table.read(x).unwrap().sum(), 800, "{kind:?}");
+        table.free(y).unwrap();
+    });
+}
+
 pub fn a_broadcast_runs_once_in_each_worker() {
     with_each_pool(&KINDS, 3, |kind, _, _, _, pool| {
         let pids = pool.pids();

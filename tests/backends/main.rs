@@ -7,6 +7,14 @@ mod running;
 mod spawn;
 #[path = "../support/mod.rs"]
 mod support;
+#[cfg(feature = "serde")]
+mod values;
+#[cfg(not(feature = "serde"))]
+mod values {
+    pub fn values_of_any_type_cross() {}
+    pub fn results_of_any_type_come_back() {}
+    pub fn results_of_a_dead_worker_are_reported() {}
+}
 
 use ndarray::{ArrayViewMut1, Axis, Ix1};
 use ndshm::{Handle, HandleTable, Partition, Pool, TileContext, Write};
@@ -25,6 +33,10 @@ fn main() {
         calls::two_partitions_of_a_call_draw_different_numbers,
         calls::each_run_of_a_tile_draws_its_own_numbers,
         calls::parameters_may_be_long,
+        calls::bools_tuples_and_arrays_cross,
+        values::values_of_any_type_cross,
+        values::results_of_any_type_come_back,
+        values::results_of_a_dead_worker_are_reported,
         calls::a_broadcast_runs_once_in_each_worker,
         calls::workers_may_loop_over_a_partition,
         calls::pools_work_in_a_named_segment,
