@@ -378,7 +378,7 @@ def test_the_tool_finds_the_values() -> None:
             return done.stdout
 
         listed = call("show", name)
-        assert "weights" in listed and "settings" in listed and "pickled object" in listed
+        assert "weights" in listed and "settings" in listed and "Python object" in listed
         assert "f64" in listed and "5" in call("get", name, "weights", "1,2")
 
 

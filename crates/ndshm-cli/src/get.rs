@@ -33,9 +33,6 @@ a bundle {handle, kind: bundle, owner, frozen, parts: [{name, handle, kind, dtyp
 Writers are not kept out: if a process writes the array meanwhile, the elements may be of \
 different moments.";
 
-/// Maximum number of elements per call.
-const MOST: usize = 1 << 22;
-
 /// Print elements of an array, an object, or the parts of a bundle
 #[derive(clap::Args)]
 #[command(after_help = HELP)]
@@ -65,7 +62,7 @@ pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
                 let node = object::select(node, &rest, &args.index)?;
                 match out.json() {
                     true => out.document(&object::document(&info, &node)?)?,
-                    false => out.line(escaped(&object::print(&node, args.all)))?,
+                    false => out.line(escaped(&object::print(&node, args.all)?))?,
                 }
             }
             Kind::Pickled => print_pickled(&observer, &info, &rest, args, out)?,
@@ -81,13 +78,15 @@ fn print_array(
     args: &Args,
     out: &Output,
 ) -> Result<(), Failure> {
-    let steps = (!rest.is_empty()).then(|| rest.join(","));
     let index = args.index.trim().trim_matches(['[', ']']);
-    let parts = steps.iter().map(String::as_str).chain([index]);
+    let parts = rest.iter().map(String::as_str).chain([index]);
     let index: Vec<&str> = parts.filter(|part| !part.is_empty()).collect();
     let picks = index::parse(&index.join(","), &info.shape)?;
     let values = copy(observer, info, &picks)?;
     if out.json() {
+        if !index::fits(values.shape().iter().copied()) {
+            return Err(too_many(info));
+        }
         return out.document(&json!({
             "handle": info.handle.to_string(),
             "dtype": info.dtype.to_string(),
@@ -180,16 +179,14 @@ fn print_bundle(
 
 /// Copies the selected elements.
 fn copy(observer: &Observer, info: &ArrayInfo, picks: &[Pick]) -> Result<ArrayD<Value>, Failure> {
-    picks
-        .iter()
-        .try_fold(1usize, |count, pick| count.checked_mul(pick.count))
-        .filter(|&count| count <= MOST)
-        .ok_or_else(|| {
-            Failure::usage(format_args!(
-                "the index selects more than {MOST} elements of {:?}: select fewer, or use export",
-                info.shape
-            ))
-        })?;
+    // An array without elements takes no memory, whatever its other lengths are.
+    let most = match picks.iter().any(|pick| pick.count == 0) {
+        true => usize::MAX,
+        false => index::MOST,
+    };
+    if index::lists(picks.iter().map(|pick| pick.count)).is_none_or(|count| count > most) {
+        return Err(too_many(info));
+    }
     let mut values = ArrayD::from_elem(
         picks.iter().map(|pick| pick.count).collect::<Vec<_>>(),
         Value::Bool(false),
@@ -205,6 +202,14 @@ fn copy(observer: &Observer, info: &ArrayInfo, picks: &[Pick]) -> Result<ArrayD<
         values.index_axis_inplace(ndarray::Axis(axis), 0);
     }
     Ok(values)
+}
+
+fn too_many(info: &ArrayInfo) -> Failure {
+    Failure::usage(format_args!(
+        "the index selects more than {} elements or lists of {:?}: select fewer, or use export",
+        index::MOST,
+        info.shape
+    ))
 }
 
 fn nested(values: &ArrayD<Value>) -> Json {

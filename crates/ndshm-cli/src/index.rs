@@ -2,6 +2,9 @@
 
 use crate::output::Failure;
 
+/// Maximum number of elements, or of lists of them, that a command prints or selects.
+pub const MOST: usize = 1 << 22;
+
 /// The indices that an index expression selects from one axis.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Pick {
@@ -46,8 +49,28 @@ impl Pick {
     }
 }
 
+/// Returns `true` if nested lists of these lengths are at most [`MOST`]. Lists count also if there
+/// are no elements in them.
+pub fn fits(lengths: impl IntoIterator<Item = usize>) -> bool {
+    lists(lengths).is_some_and(|count| count <= MOST)
+}
+
+/// Returns the number of elements, or of lists that have none, in nested lists of these lengths.
+/// Returns `None` above `isize::MAX`: there is no array of this shape.
+pub fn lists(lengths: impl IntoIterator<Item = usize>) -> Option<usize> {
+    let mut lengths = lengths.into_iter().map(|len| len.max(1));
+    let count = lengths.try_fold(1usize, usize::checked_mul)?;
+    isize::try_from(count).is_ok().then_some(count)
+}
+
 /// Parses `text` for an array of this shape. Returns one pick per axis.
 pub fn parse(text: &str, shape: &[usize]) -> Result<Vec<Pick>, Failure> {
+    if let Some(len) = shape.iter().find(|&&len| isize::try_from(len).is_err()) {
+        return Err(Failure::damaged(format_args!(
+            "an axis of {shape:?} has {len} indices, and at most {} are possible",
+            isize::MAX
+        )));
+    }
     let text = text.trim();
     let text = text
         .strip_prefix('[')
@@ -216,6 +239,7 @@ mod tests {
             assert!(failure.contains(told), "{text}: {failure}");
         }
         assert!(parse("...,...", &[5]).is_err());
+        assert!(parse("0:1", &[usize::MAX, 0]).is_err());
         assert!(parse("0", &[]).is_err());
     }
 }

@@ -25,10 +25,12 @@ was not inspected. State `version` means that another release of ndshm made the 
 damaged.
 
 With a SEGMENT, its arrays are listed, the named ones first, and below each bundle its parts, below \
-each object of up to 16 MiB its keys. These are the paths for get.
+each object of up to 16 MiB and 4,194,304 values its first keys. These are the paths for get; a \
+part whose path is the name of something else is listed by its handle.
 
 JSON: a list of {path, handle, kind: array|bundle|object|python|tensor|map|list|value, dtype, \
-shape, bytes, parts}; `parts` is such a list again.";
+shape, bytes, parts, more}; `parts` is such a list again, of an object at most 1,000, and `more` \
+the number of its other parts.";
 
 /// List all segments, named and anonymous; or the arrays, bundles and objects of one
 #[derive(clap::Args)]

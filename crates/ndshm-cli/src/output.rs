@@ -12,7 +12,7 @@ use serde_json::Value;
 
 pub use failure::{Code, Failure};
 pub use table::{Align, Table};
-pub use text::{age, bytes, escaped};
+pub use text::{age, bytes, counted, escaped};
 
 /// Style of a piece of text on a terminal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

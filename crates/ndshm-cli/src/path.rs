@@ -1,6 +1,6 @@
 //! Paths: `model/weights/3` leads from a name over a bundle's part to an element.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use ndshm::element::DType;
 use ndshm::error::{BundleError, LeaseError, NameError};
@@ -69,8 +69,10 @@ pub enum Found {
 pub fn find(observer: &Observer, path: &str) -> Result<Found, Failure> {
     let (root, rest) = root(observer, path)?;
     match observer.bundle(BundleHandle::from_bits(root.to_bits())) {
-        Ok(bundle) if rest.is_empty() => Ok(Found::Bundle(bundle)),
         Ok(bundle) => {
+            let Some(rest) = rest.filter(|rest| !rest.is_empty()) else {
+                return Ok(Found::Bundle(bundle));
+            };
             let part = divisions(rest).find_map(|(name, after)| {
                 let part = bundle.parts.iter().find(|part| part.name == name)?;
                 Some((part.handle, after))
@@ -92,8 +94,10 @@ pub fn array(observer: &Observer, path: &str) -> Result<ArrayInfo, Failure> {
     match find(observer, path)? {
         Found::Array(info, rest) => match (Kind::of(&info.dtype), &rest[..]) {
             (Kind::Array, []) => Ok(info),
+            (Kind::Array, rest) if rest.iter().all(String::is_empty) => Ok(info),
             (Kind::Array, rest) => Err(Failure::not_found(format_args!(
-                "{path}: an array has no part {:?}; select its elements by an index",
+                "{path}: an array has no part {:?}, and this command takes whole arrays as paths: \
+                 ndshm get prints elements",
                 rest.join("/")
             ))),
             (Kind::Object | Kind::Pickled, _) => Err(Failure::usage(format_args!(
@@ -108,7 +112,7 @@ pub fn array(observer: &Observer, path: &str) -> Result<ArrayInfo, Failure> {
 }
 
 /// Returns the handle at the beginning of a path, and the rest of the path.
-fn root<'p>(observer: &Observer, path: &'p str) -> Result<(AnyHandle, &'p str), Failure> {
+fn root<'p>(observer: &Observer, path: &'p str) -> Result<(AnyHandle, Option<&'p str>), Failure> {
     for (name, rest) in divisions(path) {
         if let Ok(handle) = name.parse::<AnyHandle>() {
             return Ok((handle, rest));
@@ -127,15 +131,24 @@ fn root<'p>(observer: &Observer, path: &'p str) -> Result<(AnyHandle, &'p str), 
 }
 
 /// Divides a path at each of its slashes, the longest beginning first.
-fn divisions(path: &str) -> impl Iterator<Item = (&str, &str)> {
+fn divisions(path: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
     let slashes = path.rmatch_indices('/');
-    let divided = slashes.map(|(at, _)| (&path[..at], &path[at + 1..]));
-    std::iter::once((path, "")).chain(divided)
+    let divided = slashes.map(|(at, _)| (&path[..at], Some(&path[at + 1..])));
+    std::iter::once((path, None)).chain(divided)
 }
 
-fn steps(path: &str) -> Vec<String> {
-    let steps = path.split('/').filter(|step| !step.is_empty());
+/// Divides the rest of a path. Steps may be empty, as keys may be.
+fn steps(path: Option<&str>) -> Vec<String> {
+    let steps = path.into_iter().flat_map(|path| path.split('/'));
     steps.map(str::to_owned).collect()
+}
+
+/// Returns `true` if a path leads to something else than a part of `parent`: `taken` has a longer
+/// beginning of it.
+pub fn is_shadowed(path: &str, parent: &str, taken: impl Fn(&str) -> bool) -> bool {
+    divisions(path)
+        .take_while(|(start, _)| start.len() > parent.len())
+        .any(|(start, _)| taken(start))
 }
 
 fn no_part(path: &str, part: &str, bundle: &BundleInfo) -> Failure {
@@ -160,7 +173,9 @@ fn listed(bundle: &BundleInfo, path: &str) -> String {
 /// Returns the names of everything that has any, and the paths of the parts of bundles.
 pub fn all(observer: &Observer) -> Result<HashMap<u64, Vec<String>>, NameError> {
     let mut paths = HashMap::<u64, Vec<String>>::new();
-    for info in observer.names("")? {
+    let named = observer.names("")?;
+    let taken: HashSet<String> = named.iter().map(|info| info.name.clone()).collect();
+    for info in named {
         let names = paths.entry(info.handle.to_bits()).or_default();
         names.push(info.name);
     }
@@ -170,11 +185,12 @@ pub fn all(observer: &Observer) -> Result<HashMap<u64, Vec<String>>, NameError> 
             None => vec![AnyHandle::from(bundle.handle).to_string()],
         };
         for part in &bundle.parts {
-            let part_paths = parents
-                .iter()
-                .map(|parent| format!("{parent}/{}", part.name));
-            let names = paths.entry(part.handle.to_bits()).or_default();
-            names.extend(part_paths);
+            for parent in &parents {
+                let path = format!("{parent}/{}", part.name);
+                if !is_shadowed(&path, parent, |start| taken.contains(start)) {
+                    paths.entry(part.handle.to_bits()).or_default().push(path);
+                }
+            }
         }
     }
     Ok(paths)
@@ -187,9 +203,21 @@ mod tests {
     #[test]
     fn a_path_is_divided_at_each_slash() {
         let divided: Vec<_> = divisions("a/b/c").collect();
-        assert_eq!(divided, [("a/b/c", ""), ("a/b", "c"), ("a", "b/c")]);
-        assert_eq!(steps("b//3/"), ["b", "3"]);
-        assert!(steps("").is_empty());
+        let expected = [("a/b/c", None), ("a/b", Some("c")), ("a", Some("b/c"))];
+        assert_eq!(divided, expected);
+        assert_eq!(steps(Some("b//3/")), ["b", "", "3", ""]);
+        assert_eq!(steps(Some("")), [""]);
+        assert!(steps(None).is_empty());
+    }
+
+    #[test]
+    fn a_longer_name_takes_the_path() {
+        let shadowed = |path, name| is_shadowed(path, "a", |start| start == name);
+        assert!(shadowed("a/b", "a/b"));
+        assert!(shadowed("a/b/c", "a/b"));
+        assert!(!shadowed("a/b", "a"));
+        assert!(!shadowed("a/b", "a/b/c"));
+        assert!(!shadowed("a/bc", "a/b"));
     }
 
     #[test]

@@ -7,11 +7,13 @@ use ndshm::{AnyHandle, Observer};
 use serde_json::{Value as Json, json};
 
 use crate::object::{self, Node};
-use crate::output::{Align, Failure, Output, Table, bytes, escaped};
-use crate::path::Kind;
+use crate::output::{Align, Failure, Output, Table, bytes, counted, escaped};
+use crate::path::{self, Kind};
 
 /// The largest object whose parts are listed: listing them copies it.
 const LARGEST: u64 = 16 << 20;
+/// The most parts of an object that are listed.
+const MOST: usize = 1000;
 /// The most parts of an object that are listed as text.
 const MANY: usize = 20;
 
@@ -28,6 +30,8 @@ struct Entry {
     shape: Option<Vec<usize>>,
     bytes: Option<u64>,
     parts: Vec<Entry>,
+    /// The number of parts that are not listed.
+    more: usize,
 }
 
 /// Prints the contents of a segment.
@@ -64,17 +68,27 @@ fn entries(observer: &Observer) -> Result<Vec<Entry>, Failure> {
         Some(names) => names[0].clone(),
         None => handle.to_string(),
     };
+    // A path leads to the longest name that it begins with, and in a bundle to such a part.
+    let taken: HashSet<String> = names.values().flatten().cloned().collect();
+    let mut all = taken.clone();
+    let bundles = observer.bundles();
+    for bundle in &bundles {
+        let path = path(bundle.handle.into());
+        let parts = bundle.parts.iter();
+        all.extend(parts.map(|part| format!("{path}/{}", part.name)));
+    }
     let mut seen = HashSet::new();
     let mut entries = Vec::new();
-    for bundle in observer.bundles() {
+    for bundle in bundles {
         let handle = AnyHandle::from(bundle.handle);
         let path = path(handle);
         let part = |part: &ndshm::inspect::NameInfo| {
             seen.insert(part.handle.to_bits());
             // A part that is freed meanwhile is left out.
             let info = observer.info(part.handle).ok()?;
-            let path = format!("{path}/{}", part.name);
-            Some(Entry::of(observer, &info, path, part.name.clone()))
+            let other = || part.handle.to_string();
+            let (path, name) = below(&path, &part.name, &taken, other);
+            Some(Entry::of(observer, &info, path, name, &all))
         };
         let parts: Vec<Entry> = bundle.parts.iter().filter_map(part).collect();
         entries.push(Entry {
@@ -85,13 +99,14 @@ fn entries(observer: &Observer) -> Result<Vec<Entry>, Failure> {
             shape: None,
             bytes: Some(parts.iter().filter_map(|part| part.bytes).sum()),
             parts,
+            more: 0,
             path,
         });
     }
     for info in observer.arrays() {
         if !seen.contains(&info.handle.to_bits()) {
             let path = path(info.handle);
-            entries.push(Entry::of(observer, &info, path.clone(), path));
+            entries.push(Entry::of(observer, &info, path.clone(), path, &all));
         }
     }
     let is_named = |entry: &Entry| {
@@ -103,12 +118,21 @@ fn entries(observer: &Observer) -> Result<Vec<Entry>, Failure> {
 }
 
 impl Entry {
-    fn of(observer: &Observer, info: &ArrayInfo, path: String, name: String) -> Entry {
+    /// Returns the entry of an array or an object. The paths in `taken` lead to something else than
+    /// a part of it.
+    fn of(
+        observer: &Observer,
+        info: &ArrayInfo,
+        path: String,
+        name: String,
+        taken: &HashSet<String>,
+    ) -> Entry {
         let kind = Kind::of(&info.dtype);
         let node = match kind {
             Kind::Object if info.bytes <= LARGEST => object::read(observer, info).ok(),
             _ => None,
         };
+        let place = |key: &str| below(&path, key, taken, || format!("{}/{key}", info.handle));
         Entry {
             name,
             handle: Some(info.handle),
@@ -116,7 +140,10 @@ impl Entry {
             dtype: (kind == Kind::Array).then(|| info.dtype.to_string()),
             shape: (kind == Kind::Array).then(|| info.shape.clone()),
             bytes: Some(info.bytes),
-            parts: node.map_or(Vec::new(), |node| parts(&node, &path)),
+            more: node
+                .as_ref()
+                .map_or(0, |node| count(node).saturating_sub(MOST)),
+            parts: node.map_or(Vec::new(), |node| parts(&node, &place)),
             path,
         }
     }
@@ -130,6 +157,7 @@ impl Entry {
             "shape": self.shape,
             "bytes": self.bytes,
             "parts": self.parts.iter().map(Entry::document).collect::<Json>(),
+            "more": self.more,
         })
     }
 
@@ -141,7 +169,7 @@ impl Entry {
         };
         let shape = match (&self.shape, self.kind) {
             (Some(shape), _) => format!("{shape:?}"),
-            (None, "bundle") => format!("{} parts", self.parts.len()),
+            (None, "bundle") => counted(self.parts.len(), "part"),
             (None, _) => "-".into(),
         };
         let indent = "  ".repeat(depth);
@@ -158,17 +186,47 @@ impl Entry {
         for part in self.parts.iter().take(shown) {
             part.rows(depth + 1, table);
         }
-        if self.parts.len() > shown {
-            let more = format!("{indent}  ... and {} more", self.parts.len() - shown);
+        let more = self.parts.len().saturating_sub(shown) + self.more;
+        if more > 0 {
+            let more = format!("{indent}  ... and {more} more");
             table.row([more, "-".into(), "-".into(), "-".into()]);
         }
     }
 }
 
-/// Returns the parts of an object's value: keys of a map, tensors and other values of a list.
-fn parts(node: &Node, path: &str) -> Vec<Entry> {
-    let entry = |(name, node): (String, &Node)| {
-        let path = format!("{path}/{name}");
+/// Returns the path and the name of a part of `parent`. If the path leads to something else, which
+/// is in `taken`, returns the other path, and shows it in the name.
+fn below(
+    parent: &str,
+    name: &str,
+    taken: &HashSet<String>,
+    other: impl FnOnce() -> String,
+) -> (String, String) {
+    let path = format!("{parent}/{name}");
+    match path::is_shadowed(&path, parent, |start| taken.contains(start)) {
+        true => {
+            let other = other();
+            let name = format!("{name} ({other})");
+            (other, name)
+        }
+        false => (path, name.to_owned()),
+    }
+}
+
+/// Returns the number of parts of an object's value.
+fn count(node: &Node) -> usize {
+    match node {
+        Node::Map(entries) => entries.len(),
+        Node::List(nodes) => nodes.len(),
+        _ => 0,
+    }
+}
+
+/// Returns the first parts of an object's value: keys of a map, tensors and other values of a list.
+/// `place` returns the path and the name of each.
+fn parts(node: &Node, place: &dyn Fn(&str) -> (String, String)) -> Vec<Entry> {
+    let entry = |(key, node): (String, &Node)| {
+        let (path, name) = place(&key);
         let (kind, dtype, shape, bytes) = match node {
             Node::Tensor(tensor) => (
                 "tensor",
@@ -189,15 +247,17 @@ fn parts(node: &Node, path: &str) -> Vec<Entry> {
             shape,
             bytes,
             parts: Vec::new(),
+            more: 0,
         }
     };
     match node {
         Node::Map(entries) => {
-            let entries = entries.iter().map(|(key, node)| (key.clone(), node));
+            let entries = entries.iter().take(MOST);
+            let entries = entries.map(|(key, node)| (key.clone(), node));
             entries.map(entry).collect()
         }
         Node::List(nodes) => {
-            let nodes = nodes.iter().enumerate();
+            let nodes = nodes.iter().take(MOST).enumerate();
             nodes
                 .map(|(at, node)| entry((at.to_string(), node)))
                 .collect()

@@ -1,5 +1,6 @@
 //! A value of an object: a tree.
 
+use std::cell::Cell;
 use std::fmt;
 
 use serde::Deserialize;
@@ -9,6 +10,22 @@ use serde_json::Value as Json;
 use super::tensor::Tensor;
 use crate::output::Failure;
 use crate::value::Value;
+
+/// Maximum number of values in one object. The memory of a value is up to 32 times as large as its
+/// bytes in the segment.
+pub const MOST: usize = 1 << 22;
+
+thread_local! {
+    /// The number of values that may still be read. A `Deserialize` has no other place for it.
+    static LEFT: Cell<usize> = const { Cell::new(MOST) };
+}
+
+/// Runs `read`, which may read [`MOST`] values. Returns also `true` if there were more.
+pub fn limited<T>(read: impl FnOnce() -> T) -> (T, bool) {
+    LEFT.set(MOST);
+    let value = read();
+    (value, LEFT.get() == 0)
+}
 
 /// A value.
 #[derive(Clone, PartialEq, Debug)]
@@ -25,8 +42,8 @@ pub enum Node {
     List(Vec<Node>),
     /// Values by keys: a map or a struct.
     Map(Vec<(String, Node)>),
-    /// An array.
-    Tensor(Tensor),
+    /// An array. In a box: the other values are small, and there are many of them.
+    Tensor(Box<Tensor>),
 }
 
 impl Node {
@@ -52,6 +69,8 @@ impl Node {
         let Some((step, _)) = path.split_first() else {
             return Ok(self);
         };
+        // A slash at the end leads nowhere, unless there is an empty key.
+        let ends = path.iter().all(String::is_empty);
         match self {
             Node::Map(mut entries) => {
                 // A key may contain slashes: try the longest first.
@@ -62,6 +81,7 @@ impl Node {
                 });
                 match found {
                     Some((at, steps)) => entries.swap_remove(at).1.part(&path[steps..]),
+                    None if ends => Ok(Node::Map(entries)),
                     None => Err(Failure::not_found(format_args!(
                         "there is no key {step:?}; there are {:?}",
                         entries
@@ -72,6 +92,7 @@ impl Node {
                     ))),
                 }
             }
+            node if ends => Ok(node),
             Node::List(mut nodes) => {
                 let at = step.parse::<i64>().ok();
                 let at = at.map(|at| if at < 0 { at + nodes.len() as i64 } else { at });
@@ -84,7 +105,13 @@ impl Node {
                     ))),
                 }
             }
-            Node::Tensor(tensor) => tensor.select(&path.join(",")).map(Node::Tensor),
+            Node::Tensor(tensor) => match path.iter().find(|step| !is_index(step)) {
+                Some(step) => Err(Failure::not_found(format_args!(
+                    "there is no part {step:?} in a tensor {tensor}: its elements are selected by \
+                     indices, such as 0 or 1:3"
+                ))),
+                None => Ok(Node::Tensor(tensor.select(&path.join(","))?.into())),
+            },
             node => Err(Failure::not_found(format_args!(
                 "there is no part {step:?} in {}",
                 node.kind()
@@ -117,8 +144,21 @@ impl Node {
     }
 }
 
+/// Returns `true` if a step is made of the characters of an index.
+fn is_index(step: &str) -> bool {
+    step.chars()
+        .all(|char| char.is_ascii_digit() || "+-:., []".contains(char))
+}
+
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Node, D::Error> {
+        match LEFT.get() {
+            0 | 1 => {
+                LEFT.set(0);
+                return Err(D::Error::custom(format_args!("more than {MOST} values")));
+            }
+            left => LEFT.set(left - 1),
+        }
         deserializer.deserialize_any(Any)
     }
 }
@@ -198,7 +238,10 @@ impl<'de> Visitor<'de> for Any {
         while let Some((key, node)) = items.next_entry::<Node, Node>()? {
             entries.push((key.into_key(), node));
         }
-        Ok(Tensor::of(&mut entries).map_or(Node::Map(entries), Node::Tensor))
+        Ok(match Tensor::of(&mut entries) {
+            Some(tensor) => Node::Tensor(tensor.into()),
+            None => Node::Map(entries),
+        })
     }
 
     fn visit_enum<A: EnumAccess<'de>>(self, variant: A) -> Result<Node, A::Error> {
@@ -228,6 +271,17 @@ mod tests {
         assert_eq!(part("a/1/b/c").unwrap(), node("\"x\""), "the longest key");
         assert_eq!(part("a/-1").unwrap(), Node::Null);
         assert_eq!(part("n").unwrap().json().unwrap(), serde_json::json!(-1.5));
+        assert_eq!(part("a/1/").unwrap(), part("a/1").unwrap());
+        let odd = || node(r#"{"": 1, "k//z": 2, "c/": {"": 3}, "c": 4}"#);
+        for (steps, value) in [
+            (&[""][..], "1"),
+            (&["k", "", "z"], "2"),
+            (&["c", "", ""], "3"),
+            (&["c"], "4"),
+        ] {
+            let steps: Vec<String> = steps.iter().map(|&step| step.into()).collect();
+            assert_eq!(odd().part(&steps).unwrap(), node(value), "{steps:?}");
+        }
         for (path, told) in [
             ("z", r#"no key "z"; there are ["a", "n"]"#),
             ("a/3", "in a list of 3"),

@@ -15,6 +15,8 @@ const VERSION: u64 = 1;
 const WORD: u64 = 8;
 /// The numbers before the lengths of the buffers: version, length of the pickle, number of buffers.
 const FIXED: usize = 3;
+/// The most buffers whose sizes the tool reads.
+const MOST: u64 = 1 << 20;
 /// Buffers start on multiples of this.
 const ALIGN: u64 = 64;
 
@@ -47,6 +49,13 @@ impl Pickled {
         let head = words(0, FIXED)?;
         if head[0] != VERSION || head[2] > info.bytes / WORD - FIXED as u64 {
             return Err(damaged());
+        }
+        if head[2] > MOST {
+            return Err(Failure::refused(format_args!(
+                "the Python object {} has {} buffers, and the tool reads the sizes of at most \
+                 {MOST}: open it in Python",
+                info.handle, head[2]
+            )));
         }
         let buffers = words(FIXED as u64, head[2] as usize)?;
         Pickled::of(info.bytes, head[1], buffers).ok_or_else(damaged)

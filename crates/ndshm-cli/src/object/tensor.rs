@@ -10,8 +10,8 @@ use crate::index;
 use crate::output::Failure;
 use crate::value::Value;
 
-/// Maximum number of elements that are printed as JSON.
-const MOST: usize = 1 << 22;
+/// Maximum number of axes, as in numpy. Each one is a level of recursion when it is printed.
+const AXES: usize = 64;
 
 /// An array in an object: its elements, and the steps from one to the next.
 #[derive(Clone, PartialEq, Debug)]
@@ -46,9 +46,15 @@ impl Tensor {
             None => DType::Record(RecordLayout::parse(element)?.into()),
         };
         let length = |node: &Node| match node {
-            Node::Plain(Value::Unsigned(length)) => usize::try_from(*length).ok(),
+            // Indices are signed: longer axes have none.
+            Node::Plain(Value::Unsigned(length)) => {
+                isize::try_from(*length).ok().map(isize::unsigned_abs)
+            }
             _ => None,
         };
+        if lengths.len() > AXES {
+            return None;
+        }
         let shape: Vec<usize> = lengths.iter().map(length).collect::<Option<_>>()?;
         let mut size = dtype.size();
         let mut strides = vec![0; shape.len()];
@@ -73,13 +79,15 @@ impl Tensor {
     }
 
     /// Returns the elements that an index selects.
-    pub fn select(&self, index: &str) -> Result<Tensor, Failure> {
+    pub fn select(self, index: &str) -> Result<Tensor, Failure> {
+        let picks = index::parse(index, &self.shape)?;
+        let strides = self.strides;
         let mut selected = Tensor {
             shape: Vec::new(),
             strides: Vec::new(),
-            ..self.clone()
+            ..self
         };
-        for (pick, &stride) in index::parse(index, &self.shape)?.iter().zip(&self.strides) {
+        for (pick, &stride) in picks.iter().zip(&strides) {
             // No overflow: the places are within the bytes.
             let moved = pick.index(0) as isize * stride;
             selected.first = (selected.first as isize + moved) as usize;
@@ -116,17 +124,22 @@ impl Tensor {
 
     /// Returns the elements as nested lists.
     pub fn json(&self) -> Result<Json, Failure> {
-        let count = self
-            .shape
-            .iter()
-            .try_fold(1usize, |n, &len| n.checked_mul(len));
-        if count.is_none_or(|count| count > MOST) {
-            return Err(Failure::usage(format_args!(
-                "a tensor has more than {MOST} elements: {:?}; select a part by a path and an index",
-                self.shape
-            )));
-        }
+        self.fits(usize::MAX)?;
         Ok(self.nested(&mut Vec::new()))
+    }
+
+    /// Checks that the nested lists are not too many to be printed, of which each has at most
+    /// `longest` elements.
+    pub fn fits(&self, longest: usize) -> Result<(), Failure> {
+        match index::fits(self.shape.iter().map(|&len| len.min(longest))) {
+            true => Ok(()),
+            false => Err(Failure::usage(format_args!(
+                "a tensor has more than {} elements or lists: {:?}; select a part by a path and an \
+                 index",
+                index::MOST,
+                self.shape
+            ))),
+        }
     }
 
     fn nested(&self, place: &mut Vec<usize>) -> Json {
@@ -178,12 +191,30 @@ mod tests {
         assert_eq!(json("F", "1,2"), "5");
         assert_eq!(json("C", "0,1:1"), "[]");
         let tensor = Tensor::of(&mut fields("C", &[2, 3], 6)).unwrap();
+        assert!(tensor.clone().select("2").is_err());
         let row = tensor.select("1").unwrap();
         assert_eq!(
             row.select("::2").unwrap().json().unwrap().to_string(),
             "[3,5]"
         );
-        assert!(tensor.select("2").is_err());
+    }
+
+    #[test]
+    fn lists_without_elements_count_too() {
+        let tensor = |shape: &[u64]| Tensor::of(&mut fields("C", shape, 0)).unwrap();
+        assert_eq!(tensor(&[2, 0]).json().unwrap(), serde_json::json!([[], []]));
+        for shape in [&[1 << 40, 0][..], &[3_000, 3_000, 0], &[0, 1 << 40]] {
+            let failure = tensor(shape).json().unwrap_err().to_string();
+            assert!(failure.contains("select a part"), "{failure}");
+        }
+        assert!(tensor(&[1 << 40, 0]).fits(11).is_ok());
+        assert!(
+            tensor(&[[12; 10].as_slice(), &[0]].concat())
+                .fits(11)
+                .is_err()
+        );
+        let few = tensor(&[1 << 40, 0]).select("-2:").unwrap();
+        assert_eq!(few.json().unwrap(), serde_json::json!([[], []]));
     }
 
     #[test]
@@ -192,6 +223,9 @@ mod tests {
         assert_eq!(Tensor::of(&mut short), None);
         assert_eq!(short[3].1, Node::Bytes((0..5).collect()));
         assert_eq!(Tensor::of(&mut fields("C", &[u64::MAX, 3], 5)), None);
+        assert_eq!(Tensor::of(&mut fields("C", &[u64::MAX, 0], 0)), None);
+        assert_eq!(Tensor::of(&mut fields("C", &[1; AXES + 1], 1)), None);
+        assert!(Tensor::of(&mut fields("C", &[1; AXES], 1)).is_some());
         let mut renamed = fields("C", &[1], 1);
         renamed[0].0 = "type".into();
         assert_eq!(Tensor::of(&mut renamed), None);

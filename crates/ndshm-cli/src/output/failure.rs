@@ -109,7 +109,13 @@ impl From<SegmentError> for Failure {
             | SegmentError::NotInitialized { .. } => Code::Problem,
             _ => Code::Refused,
         };
-        Failure::new(code, error)
+        match error {
+            // The library's text names a method; print a command instead.
+            SegmentError::NotFound { name } => Failure::not_found(format_args!(
+                "there is no segment named {name:?}: ndshm ls lists the segments"
+            )),
+            error => Failure::new(code, error),
+        }
     }
 }
 

@@ -17,6 +17,14 @@ pub fn escaped(text: &str) -> String {
     escaped
 }
 
+/// Formats a number of things, such as `1 part` and `2 parts`.
+pub fn counted(count: usize, thing: &str) -> String {
+    match count {
+        1 => format!("1 {thing}"),
+        count => format!("{count} {thing}s"),
+    }
+}
+
 /// Formats a number of bytes in a suitable unit.
 pub fn bytes(bytes: u64) -> String {
     Bytes(bytes).to_string()
@@ -41,6 +49,12 @@ mod tests {
     fn nothing_steers_the_terminal() {
         assert_eq!(escaped("a\x1b[31mb\rc\u{9b}d"), "a\\u{1b}[31mb\\rc\\u{9b}d");
         assert_eq!(escaped("größe\nzwei"), "größe\nzwei");
+    }
+
+    #[test]
+    fn one_is_no_plural() {
+        let parts = [0, 1, 2].map(|count| counted(count, "part"));
+        assert_eq!(parts, ["0 parts", "1 part", "2 parts"]);
     }
 
     #[test]

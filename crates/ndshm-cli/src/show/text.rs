@@ -3,7 +3,7 @@
 use ndshm::inspect::{ArrayInfo, ClassInfo};
 
 use super::{Report, command, order};
-use crate::output::{Align, Failure, Output, Style, Table, bytes, escaped};
+use crate::output::{Align, Failure, Output, Style, Table, bytes, counted, escaped};
 use crate::path::Kind;
 use crate::survey;
 
@@ -90,7 +90,7 @@ impl Report {
                 plain(&bundle.handle.to_string()),
                 plain(&named(bundle.handle.to_bits())),
                 plain("bundle"),
-                plain(&format!("{} parts", parts.len())),
+                plain(&counted(parts.len(), "part")),
                 plain("-"),
                 plain(&bytes(sum)),
                 owner(bundle.owner),

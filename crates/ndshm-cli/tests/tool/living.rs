@@ -363,7 +363,7 @@ pub fn invalid_arguments_are_refused() {
         (vec!["fly"], 2, "unrecognized subcommand"),
         (vec!["show", "a/b"], 2, "contains a slash"),
         (vec!["show", "ndshm-test-none"], 3, "no segment named"),
-        (vec!["gc", "ndshm-test-none"], 3, "no segment named"),
+        (vec!["gc", "ndshm-test-none"], 3, "ndshm ls lists"),
         (vec!["show", "4294967295:1"], 3, "no process 4294967295"),
         (vec!["get", place, "ndshm:0123456789abcdef"], 3, "is stale"),
         (vec!["get", place, "x"], 3, "nothing is called"),

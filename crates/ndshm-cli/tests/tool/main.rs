@@ -7,6 +7,7 @@
 mod charts;
 mod damage;
 mod files;
+mod hostile;
 mod leftovers;
 mod living;
 mod paths;
@@ -47,6 +48,10 @@ fn main() {
         paths::objects_are_printed_as_json,
         paths::pickles_are_not_read,
         paths::lists_have_parts_below_their_parents,
+        paths::odd_keys_and_shadowed_parts_are_reached,
+        hostile::small_tensors_do_not_end_the_tool,
+        hostile::lists_of_many_values_are_limited,
+        hostile::large_sizes_are_refused_before_they_are_read,
         charts::charts_show_the_numbers,
         watch::watch_follows_a_live_segment,
         watch::watch_shows_a_dead_segment,

@@ -144,7 +144,9 @@ pub fn parts_are_found_by_their_paths() {
     );
     world.refused(3, &["get", "net"]);
     world.refused(3, &["get", "net/model2/weights"]);
-    world.refused(3, &["stat", "plain/1"]);
+    let said = world.refused(3, &["stat", "plain/1"]);
+    assert!(said.contains("ndshm get prints elements"), "{said}");
+    assert_eq!(data("plain/", ""), json!([1.5, 2.5]), "a slash at the end");
     world.refused(2, &["get", "plain/x"]);
     world.refused(2, &["get", "plain/1/1"]);
     world.refused(2, &["get", "net/model", "0"]);
@@ -185,6 +187,8 @@ pub fn objects_are_printed_as_json() {
     assert!(said.contains("\"layers\""), "{said}");
     world.refused(2, &["get", "dict/name", "0"]);
     world.refused(2, &["get", "dict/weights/9"]);
+    let said = world.refused(3, &["get", "dict/weights/shape"]);
+    assert!(said.contains("a tensor f64 [2, 3]"), "{said}");
     let said = world.refused(2, &["stat", "dict"]);
     assert!(said.contains("ndshm get prints objects"), "{said}");
     let long: Vec<u32> = (0..100).collect();
@@ -316,4 +320,58 @@ pub fn lists_have_parts_below_their_parents() {
             .contains("keep their pages, at most 1"),
         "{text}"
     );
+}
+
+pub fn odd_keys_and_shadowed_parts_are_reached() {
+    let name = Name::new("odd-keys");
+    let table = HandleTable::join(&options().create(&name.0).unwrap()).unwrap();
+    let weights = table.from_elem(1, 6_u8).unwrap().into();
+    let world = World {
+        name,
+        table,
+        weights,
+    };
+    let table = &world.table;
+    let publish = |name: &str, handle: AnyHandle| table.publish(name, handle).unwrap();
+    let put = |value: Value| AnyHandle::from(table.put_object(&value).unwrap());
+    publish("odd", put(json!({"k//z": 1, "c/": 2, "": 3, "x": 4})));
+    // The name takes the path of the key.
+    publish("odd/x", put(json!("other")));
+    let bundle = table.bundle().unwrap();
+    let part = |name: &str, value: u8| {
+        let array = table.from_elem(1, value).unwrap();
+        bundle.insert(name, array).unwrap();
+    };
+    part("b", 5);
+    publish("a", bundle.handle().into());
+    let text = world.text(&["ls"]);
+    assert!(
+        text.contains("1 part ") && !text.contains("1 parts"),
+        "{text}"
+    );
+    assert!(world.text(&["show"]).contains("1 part "));
+    publish("a/b", world.weights);
+    part("c", 7);
+
+    let listed = world.json(&["ls"]);
+    let entries = listed.as_array().unwrap();
+    let parts_of = |path: &str| {
+        let entry = entries.iter().find(|entry| entry["path"] == path).unwrap();
+        entry["parts"].as_array().unwrap().iter()
+    };
+    let get = |part: &Value| world.json(&["get", part["path"].as_str().unwrap()])["data"].clone();
+    let mut values: Vec<Value> = parts_of("odd").map(get).collect();
+    values.sort_by_key(Value::to_string);
+    assert_eq!(values, [1, 2, 3, 4].map(Value::from), "{listed:#}");
+    let values: Vec<Value> = parts_of("a").map(get).collect();
+    assert_eq!(values, [json!([5]), json!([7])], "{listed:#}");
+    assert_eq!(world.json(&["get", "a/b"])["data"], json!([6]));
+    let shadowed = parts_of("a").next().unwrap()["path"].as_str().unwrap();
+    let text = world.text(&["ls"]);
+    assert!(text.contains(&format!("  b ({shadowed})  ")), "{text}");
+    // Texts with a handle do not give it the name of another array.
+    let said = world.text(&["stat", shadowed]);
+    assert!(said.starts_with(&format!("{shadowed}: ")), "{said}");
+    let said = world.refused(3, &["get", "odd/k/z"]);
+    assert!(said.contains("\"k//z\""), "{said}");
 }
