@@ -97,7 +97,12 @@ pub(crate) fn is_whole(array: &Bound<'_, PyUntypedArray>, pin: &Pin) -> PyResult
 /// Returns the bytes that pickle the handle of an object.
 pub(crate) fn handle(pin: &Pin) -> PyResult<Vec<u8>> {
     let mut out = Vec::with_capacity(64);
-    put_place(&mut out, origin_flag(pin), &pin.joined, pin.handle.to_bits())?;
+    put_place(
+        &mut out,
+        origin_flag(pin),
+        &pin.joined,
+        pin.handle.to_bits(),
+    )?;
     pin.send()?;
     Ok(out)
 }

@@ -124,13 +124,15 @@ def test_ctrl_c_works_after_the_handler_of_another_signal_has_raised(
 
 
 SERVER = """
-import multiprocessing, signal, sys
+import multiprocessing.resource_tracker, signal, sys
 import ndshm
 
 def blocked(queue):
     queue.put(signal.pthread_sigmask(signal.SIG_BLOCK, []))
 
 if __name__ == "__main__":
+    # Its start would unblock SIGINT.
+    multiprocessing.resource_tracker.ensure_running()
     context = multiprocessing.get_context(sys.argv[1])
     ndshm.Pool(1, context=context).close()
     queue = context.SimpleQueue()
