@@ -129,7 +129,8 @@ class Loaders:
         ready: dict[int, ndshm.ndarray] = {}
         for number in range(count):
             while number not in ready:
-                # At most `ahead` batches exist or are being made: so memory is bounded.
+                # At most `ahead` + 1 batches exist or are being made, with the one that the loop
+                # has: so memory is bounded.
                 while missing and missing[0] < number + self.ahead:
                     loader = min(self.loaders, key=lambda loader: len(loader.ordered))
                     loader.order(missing[0], missing[0] == fatal)

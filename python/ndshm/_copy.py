@@ -32,8 +32,11 @@ def fill(to: NDArray[Any], value: Any) -> None:
     if np.ndim(value):
         to[...] = value
         return
+    # Here, because `np.errstate` and warnings are those of a thread.
+    one = np.empty((), to.dtype)
+    np.copyto(one, value, casting="unsafe")
     flat = to.reshape(-1, order="F" if to.flags.fnc else "C")
-    in_threads(lambda part: flat.__setitem__(part, value), _parts(flat))
+    in_threads(lambda part: np.copyto(flat[part], one), _parts(flat))
 
 
 def read(descriptor: int, to: memoryview, start: int) -> int:
@@ -68,7 +71,8 @@ def _parts(array: NDArray[Any]) -> list[_Part]:
 
 
 def in_threads(work: Callable[[Any], object], parts: Iterable[Any]) -> None:
-    """Call `work` for each part, on as many threads as there are processors. Raise what it raises."""
+    """Call `work` for each part, on as many threads as there are processors for this process. Raise
+    what it raises."""
     left, failures = deque(parts), deque[BaseException]()
 
     def run() -> None:
@@ -86,15 +90,21 @@ def in_threads(work: Callable[[Any], object], parts: Iterable[Any]) -> None:
     threads: list[threading.Thread] = []
     # The number of processors comes from the system, which takes longer than a small copy.
     helpers = min(len(left), len(os.sched_getaffinity(0))) - 1 if len(left) > 1 else 0
-    for _ in range(helpers):
-        thread = threading.Thread(target=run, daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:
-            break  # Do without: the system has no more, or the interpreter is ending.
-        threads.append(thread)
-    run()
-    for thread in threads:
-        thread.join()
+    try:
+        for _ in range(helpers):
+            thread = threading.Thread(target=run, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                break  # Do without: the system has no more, or the interpreter is ending.
+            threads.append(thread)
+        run()
+        for thread in threads:
+            thread.join()
+    finally:
+        # KeyboardInterrupt may end the wait, and no thread works on after that.
+        left.clear()
+        for thread in threads:
+            thread.join()
     if failures:
         raise failures[0]

@@ -26,7 +26,8 @@ class ArrayInfo:
     names: tuple[str, ...]
     """The names that it has."""
     dtype: np.dtype[Any] | None
-    """The type of the elements; None for an object that `put` has stored."""
+    """The type of the elements; None for an object that `put` has stored, and for a type that this
+    version of numpy does not know."""
     shape: tuple[int, ...]
     """The length of each axis of the array as it was made."""
     order: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import select
 from contextlib import suppress
-from multiprocessing import util
+from multiprocessing import forkserver, resource_tracker, util
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from time import monotonic
@@ -154,11 +154,20 @@ class Crew:
             daemon=True,
         )
         self.has_fresh = True
-        with uninterrupted():
+        if self.method == "forkserver":
+            # Before SIGINT is blocked: all processes of the server begin as it does.
+            forkserver.ensure_running()
+        elif self.method == "spawn":
+            # Its start would unblock SIGINT.
+            resource_tracker.ensure_running()
+
+        def start() -> Hired:
             process.start()
             hired = self._hired[worker] = Hired(process)
             self._poll.register(hired.fd, select.POLLIN)
-        return hired
+            return hired
+
+        return uninterrupted(start)
 
     def _exitcode(self, worker: int, pid: int) -> int | None:
         """Return the exit code of a worker that has died."""
@@ -194,7 +203,9 @@ def _end(core: _ndshm.PoolParent, crew: list[Hired | None]) -> None:
     """End the workers of a pool that is closed, dropped, or left when the interpreter ends."""
     core.close()
     deadline = monotonic() + 5.0
-    for hired in crew:
-        if hired is not None and not hired.wait(max(0.0, deadline - monotonic())):
-            hired.kill()
-            hired.process.join()
+    for worker, hired in enumerate(crew):
+        if hired is not None:
+            if not hired.wait(max(0.0, deadline - monotonic())):
+                hired.kill()
+            crew[worker] = None
+            hired.close()

@@ -6,11 +6,13 @@ import os
 import select
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
 
 
 class Hired:
@@ -21,9 +23,11 @@ class Hired:
     system has those (Linux 5.3).
     """
 
+    # For `__del__`, if an exception ends `__init__`.
+    _own: int | None = None
+
     def __init__(self, process: BaseProcess) -> None:
         self.process = process
-        self._own: int | None = None
         try:
             self._own = os.pidfd_open(process.pid or 0)
         except (AttributeError, OSError):
@@ -35,8 +39,10 @@ class Hired:
         return self.process.sentinel if self._own is None else self._own
 
     def is_alive(self) -> bool:
-        """Return False if the process has ended, and its exit code is known."""
-        return self.process.is_alive()
+        """Return False if the process has ended, and its exit code is known or lost."""
+        # The process may count as alive in multiprocessing for ever: its exit code is lost if the
+        # program waits for all its children, or ignores SIGCHLD.
+        return not self.wait(0) and self.process.is_alive()
 
     def wait(self, seconds: float) -> bool:
         """Wait for the end of the process. Return False if it still lives after that time."""
@@ -44,7 +50,7 @@ class Hired:
         poll.register(self.fd, select.POLLIN)
         if not poll.poll(seconds * 1000):
             return False
-        if self.is_alive():
+        if self.process.is_alive():
             # A fork server passes the exit code on a moment later.
             self.process.join(1.0)
         return True
@@ -56,7 +62,9 @@ class Hired:
     def close(self) -> None:
         """Forget a process that has ended."""
         self.process.join()
-        self.process.close()
+        # It counts as alive if its exit code is lost.
+        with suppress(ValueError):
+            self.process.close()
         if self._own is not None:
             os.close(self._own)
             self._own = None
@@ -66,26 +74,43 @@ class Hired:
             os.close(self._own)
 
 
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Put Ctrl-C off until the end of the block.
+def uninterrupted(work: Callable[[], _T]) -> _T:
+    """Call `work`, put Ctrl-C off until it returns, and return its result.
 
     A process that is started in it begins with SIGINT blocked: it unblocks that when it has its own
     handler. In this process, another thread may get the signal although this one blocks it, and
     then the exception is raised here. So the handler notes the signal.
+
+    The handler of another signal may raise an exception here. Ctrl-C works after it, too.
     """
     seen: list[FrameType | None] = []
     handler: Any = signal.getsignal(signal.SIGINT)
-    is_main = threading.get_ident() == threading.main_thread().ident
+    is_main = threading.get_ident() == threading.main_thread().ident and callable(handler)
+    is_inside = True
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if is_inside:
+            seen.append(frame)
+        else:
+            handler(number, frame)
+
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     try:
-        if is_main and callable(handler):
-            signal.signal(signal.SIGINT, lambda _, frame: seen.append(frame))
+        if is_main:
+            signal.signal(signal.SIGINT, note)
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-        yield
+        return work()
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        if is_main and callable(handler):
-            signal.signal(signal.SIGINT, handler)
-            if seen:
-                handler(signal.SIGINT, seen[0])
+        # First: an assignment is not interrupted. From here on `note` is as good as the handler.
+        is_inside = False
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        finally:
+            try:
+                # Again: the handler of another signal may have raised before the call.
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+                if is_main:
+                    signal.signal(signal.SIGINT, handler)
+            finally:
+                if seen:
+                    handler(signal.SIGINT, seen[0])

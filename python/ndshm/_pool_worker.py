@@ -263,7 +263,10 @@ def main(table: _ndshm.Table, handle: int, worker: int, workers: int) -> None:
     # not SIG_IGN, because programs that a kernel starts would inherit that.
     signal.signal(signal.SIGINT, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-    core = _ndshm.PoolWorker(table, handle, worker, ATTACH_SECONDS)
+    core = _ndshm.PoolWorker.attach(table, handle, worker, ATTACH_SECONDS)
+    if core is None:
+        # Its parent was interrupted while this process started.
+        return
     try:
         Worker(core, worker, workers).serve()
     finally:

@@ -189,7 +189,8 @@ def open(
     from it. `allow_pickle=False` refuses objects; arrays are not concerned.
 
     With `mode="ro"` the program can look and not write. The arrays that it finds through the table
-    are read-only, which numpy lets nobody undo. Each change of the table raises `ReadOnly`:
+    are read-only, which numpy lets nobody undo. So are arrays, `Ref`s and tables in objects. Each
+    change of the table raises `ReadOnly`:
 
     >>> t = ndshm.open("docs-example")
     >>> t["scores"] = np.zeros(3)

@@ -9,7 +9,7 @@ use std::os::fd::AsRawFd;
 use ndshm::error::LeaseError;
 use ndshm::inspect::{ArrayInfo, SeatInfo};
 use ndshm::{AnyHandle, Error, Observer, SharedTable};
-use pyo3::exceptions::PyOSError;
+use pyo3::exceptions::{PyException, PyOSError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use rustix::fs::{Mode, OFlags};
@@ -77,7 +77,11 @@ impl Seen {
         let fields = PyDict::new(py);
         let dtype = match is_object(&info.dtype) {
             true => None,
-            false => Some(dtype::to_numpy(py, &info.dtype)?),
+            false => match dtype::to_numpy(py, &info.dtype) {
+                // One array with a type of another numpy does not hide the others.
+                Err(error) if error.is_instance_of::<PyException>(py) => None,
+                outcome => Some(outcome?),
+            },
         };
         let names = self.names.get(&info.handle.to_bits());
         fields.set_item("handle", info.handle.to_string())?;
@@ -132,7 +136,9 @@ fn look_at_name<'py>(table: &Bound<'py, Table>, name: &str) -> PyResult<Bound<'p
         let seen = py.detach(|| Seen::of(&observer, &shared, Some(handle)));
         match seen {
             // It was freed since it was found: it has no name any more, or the name has another.
-            Err(error) if matches!(error.lease(), Some(LeaseError::Stale { .. })) => {}
+            Err(error) if matches!(error.lease(), Some(LeaseError::Stale { .. })) => {
+                py.check_signals()?;
+            }
             seen => {
                 let seen = seen.map_err(raise)?;
                 return seen.fields(py, &seen.arrays[0]);

@@ -46,6 +46,8 @@ const PART: u8 = 8;
 /// The part is contiguous, in C order or in Fortran's.
 const CONTIGUOUS_C: u8 = 16;
 const CONTIGUOUS_F: u8 = 32;
+/// The array or object was found through a read-only table.
+const LOOKED_AT: u8 = 64;
 
 /// The code of a type that is spelled out.
 const SPELLED: u8 = u8::MAX;
@@ -58,10 +60,7 @@ pub(crate) fn reduce<'py>(
     let py = array.py();
     let parts = Parts::of(array)?;
     let mut out = Vec::with_capacity(64);
-    let mut flags = if parts.is_writeable { WRITEABLE } else { 0 };
-    if pin.is_given() {
-        flags |= GIVEN;
-    }
+    let flags = origin_flag(pin) | if parts.is_writeable { WRITEABLE } else { 0 };
     put_place(&mut out, flags, &pin.joined, pin.handle.to_bits())?;
     if !parts.is_whole(pin) {
         put_part(&mut out, &parts, pin)?;
@@ -97,9 +96,13 @@ pub(crate) fn is_whole(array: &Bound<'_, PyUntypedArray>, pin: &Pin) -> PyResult
 
 /// Returns the bytes that pickle the handle of an object.
 pub(crate) fn handle(pin: &Pin) -> PyResult<Vec<u8>> {
-    let flags = if pin.is_given() { GIVEN } else { 0 };
     let mut out = Vec::with_capacity(64);
-    put_place(&mut out, flags, &pin.joined, pin.handle.to_bits())?;
+    put_place(
+        &mut out,
+        origin_flag(pin),
+        &pin.joined,
+        pin.handle.to_bits(),
+    )?;
     pin.send()?;
     Ok(out)
 }
@@ -113,10 +116,21 @@ pub(crate) fn open_handle(
     Ok((joined, AnyHandle::from_bits(bits), origin(flags)))
 }
 
+/// Returns the flag from which the receiver gets the [`origin`].
+fn origin_flag(pin: &Pin) -> u8 {
+    // An array that was looked at is not owned, and so not given.
+    match (pin.is_readonly, pin.is_given()) {
+        (true, _) => LOOKED_AT,
+        (_, true) => GIVEN,
+        _ => 0,
+    }
+}
+
 fn origin(flags: u8) -> Origin {
-    match flags & GIVEN {
+    match flags & (GIVEN | LOOKED_AT) {
         0 => Origin::Received,
-        _ => Origin::Given,
+        GIVEN => Origin::Given,
+        _ => Origin::LookedAt,
     }
 }
 
@@ -329,13 +343,14 @@ impl<'a> Reader<'a> {
 fn attach<'py>(py: Python<'py>, state: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     let mut reader = Reader { bytes: state };
     let (flags, joined, bits) = reader.place(py)?;
-    let mut pin = Pin::new(py, &joined, AnyHandle::from_bits(bits), Origin::Received)?;
+    let origin = origin(flags);
+    let mut pin = Pin::new(py, &joined, AnyHandle::from_bits(bits), origin)?;
     let parts = match flags & PART {
         0 => Parts::whole(py, &pin, flags & WRITEABLE != 0)?,
         _ => reader.part(py, flags, &pin)?,
     };
     // Last: a damaged pickle adopts nothing.
-    if origin(flags) == Origin::Given {
+    if origin == Origin::Given {
         pin.adopt()?;
     }
     // SAFETY: the parts are those of the whole array, or were checked to be within it.

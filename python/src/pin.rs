@@ -67,6 +67,8 @@ pub(crate) enum Origin {
     /// It came from elsewhere, and is to be owned by the first process that receives it: see
     /// [`Pin::adopt`].
     Given,
+    /// It came from a process that has found it through a read-only table.
+    LookedAt,
 }
 
 impl Pin {
@@ -138,7 +140,7 @@ impl Pin {
             order,
             pid: if is_owned { process::pid() } else { 0 },
             state: AtomicU8::new(if is_owned { OWNED } else { 0 }),
-            is_readonly: !is_owned && readonly::is_looking(),
+            is_readonly: origin == Origin::LookedAt || !is_owned && readonly::is_looking(),
             doubts: doubts(),
             scope,
         })

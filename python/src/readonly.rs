@@ -19,16 +19,16 @@ thread_local! {
 }
 
 /// Makes the arrays and objects that this thread finds read-only, until it is dropped: also those
-/// whose handles are in an object that is loaded meanwhile.
+/// whose handles are in an object that is loaded meanwhile, and tables in it.
 pub(crate) struct Looking {
     before: bool,
 }
 
 impl Looking {
-    /// Begins to look, if `is_readonly`. Otherwise changes nothing.
+    /// Begins to look, if `is_readonly`. Otherwise ends that, for code that runs while an object is
+    /// loaded and finds something through a table of its own.
     pub(crate) fn begin(is_readonly: bool) -> Looking {
-        let before = IS_LOOKING.get();
-        IS_LOOKING.set(before || is_readonly);
+        let before = IS_LOOKING.replace(is_readonly);
         Looking { before }
     }
 }

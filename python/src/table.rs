@@ -145,6 +145,7 @@ impl Table {
         let is_readonly = mode == READ_ONLY;
         if let Some(address) = _address {
             let joined = pickle::open_address(py, address)?;
+            let is_readonly = is_readonly || readonly::is_looking();
             return Ok(Table::of(joined, allow_pickle, is_readonly));
         }
         let options = options(capacity, retain, seats);

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
+import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -126,3 +128,51 @@ def test_without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threading.Thread, "start", start)
     source = np.arange(10_000.0)
     assert np.array_equal(ndshm.array(source), source)
+
+
+def test_full_converts_once_and_as_the_caller_does() -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        made = ndshm.full(5000, np.float64(1e300), "f4")
+    assert len(caught) == 1 and np.isinf(made).all()
+    with np.errstate(over="raise"), pytest.raises(FloatingPointError):
+        ndshm.full(5000, np.float64(1e300), "f4")
+    with np.errstate(over="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ndshm.full(5000, np.float64(1e300), "f4")
+
+
+@pytest.mark.parametrize("length", [3, 5000])
+def test_full_converts_as_numpy_does(length: int) -> None:
+    for value, dtype in ((np.nan, "i4"), (1.5, "i2"), (2 + 3j, "f8"), ("12", "i8"), (7, "M8[s]")):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            made, known = ndshm.full(length, value, dtype), np.full(length, value, dtype)
+        assert made.tobytes() == known.tobytes()
+
+
+def test_an_interrupted_wait_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    go = threading.Event()
+    join = threading.Thread.join
+
+    def interrupted(self: threading.Thread, timeout: float | None = None) -> None:
+        monkeypatch.setattr(threading.Thread, "join", join)
+        go.set()
+        raise KeyboardInterrupt
+
+    main, done = threading.current_thread(), []
+
+    def work(part: int) -> None:
+        if threading.current_thread() is not main:
+            go.wait(30)
+            time.sleep(0.05)
+            done.append(part)
+        else:
+            # The others have a part each, and this thread waits for them.
+            time.sleep(0.05)
+
+    monkeypatch.setattr(threading.Thread, "join", interrupted)
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        _copy.in_threads(work, range(20))
+    assert threading.active_count() == before and done

@@ -76,6 +76,20 @@ def test_what_has_a_name_is_described(table: ndshm.Table) -> None:
     assert table.info("t").dtype == text.dtype
 
 
+def test_a_type_that_numpy_does_not_know_is_none(
+    table: ndshm.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of_an_older_numpy(described: str) -> Any:
+        raise ndshm.TypeMismatch(f"{described!r} is no dtype of this numpy")
+
+    table["a"] = np.array(["a", "bc"])
+    table["b"] = np.zeros(3)
+    monkeypatch.setattr(ndshm._dtype, "_cached_from_text", of_an_older_numpy)
+    assert table.info("a").dtype is None and table.info("a").shape == (2,)
+    found = {info.names: info.dtype for info in table.arrays()}
+    assert found[("a",)] is None and found[("b",)] == np.dtype("f8")
+
+
 def _hold(x: Any, ready: Any) -> None:
     with x.write():
         ready.send(x[:1].info())

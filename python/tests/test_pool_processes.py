@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -17,6 +18,9 @@ import pytest
 from test_pool_deaths import add, alive, state_of, wait_until
 
 import ndshm
+from ndshm._ndshm import PoolParent
+from ndshm._pool_process import uninterrupted
+from ndshm._pool_worker import main
 
 
 def leave_a_child(pids: Any, go: Any, worker: int) -> None:
@@ -88,6 +92,136 @@ def test_ctrl_c_while_a_worker_starts(monkeypatch: pytest.MonkeyPatch) -> None:
             assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("restore", ["signal", "pthread_sigmask"])
+def test_ctrl_c_works_after_the_handler_of_another_signal_has_raised(
+    monkeypatch: pytest.MonkeyPatch, restore: str
+) -> None:
+    original, calls = getattr(signal, restore), []
+
+    def interrupted(*args: Any) -> Any:
+        calls.append(args)
+        # The last argument is what was there before.
+        if len(calls) > 1 and args[-1] in (signal.default_int_handler, set()):
+            monkeypatch.undo()
+            raise TimeoutError
+        return original(*args)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    calls.append(())
+    try:
+        monkeypatch.setattr(signal, restore, interrupted)
+        with pytest.raises(TimeoutError) as caught:
+            uninterrupted(lambda: calls.append(()))
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        del caught
+    finally:
+        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+
+
+SERVER = """
+import multiprocessing.resource_tracker, signal, sys
+import ndshm
+
+def blocked(queue):
+    queue.put(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+
+if __name__ == "__main__":
+    # Its start would unblock SIGINT.
+    multiprocessing.resource_tracker.ensure_running()
+    context = multiprocessing.get_context(sys.argv[1])
+    ndshm.Pool(1, context=context).close()
+    queue = context.SimpleQueue()
+    process = context.Process(target=blocked, args=(queue,))
+    process.start()
+    print(queue.get())
+    process.join()
+"""
+
+
+def test_other_processes_of_the_server_do_not_block_ctrl_c(method: str, tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(SERVER)
+    done = subprocess.run(
+        [sys.executable, str(program), method], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "set()\n", done.stderr
+
+
+REAPS = """
+import os, signal, sys
+import ndshm
+
+def die(x):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def add(x):
+    x += 1
+
+if __name__ == "__main__":
+    if sys.argv[1] == "ignores":
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    x = ndshm.zeros(4)
+    with ndshm.Pool(2, context="fork") as pool:
+        pool.for_tiles(add, (x,), 2)
+        try:
+            pool.for_tiles(die, (x,), 2)
+        except ndshm.WorkerDied as error:
+            print(error.pid > 0)
+        x.clear_poison()
+        pool.for_tiles(add, (x,), 2)
+        if sys.argv[1] == "waits":
+            for pid in pool.pids:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+        pool.for_tiles(add, (x,), 2)
+    print(x.tolist())
+"""
+
+
+@pytest.mark.parametrize("program", ["ignores", "waits"])
+def test_a_program_that_loses_the_exit_codes_of_workers(program: str, tmp_path: Path) -> None:
+    path = tmp_path / "program.py"
+    path.write_text(REAPS)
+    done = subprocess.run(
+        [sys.executable, str(path), program], capture_output=True, text=True, timeout=30
+    )
+    assert done.stdout == "True\n[3.0, 3.0, 3.0, 3.0]\n", done.stderr
+
+
+def test_a_closed_pool_has_no_descriptors(context: BaseContext) -> None:
+    def count() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    # What the start method keeps for the process.
+    ndshm.Pool(2, context=context).close()
+    before = count()
+    pool = ndshm.Pool(2, context=context)
+    assert count() > before
+    pool.close()
+    assert count() == before and pool.pids == [None, None]
+    pool.close()
+    pool.terminate()
+    with pytest.raises(RuntimeError):
+        pool.broadcast(os.getpid)
+    assert count() == before
+
+
+def test_a_worker_that_comes_after_the_end_of_its_pool_ends_in_silence(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    table = ndshm.default()
+    core = PoolParent(table, 1)
+    handle = core.handle
+    core.close()
+    process = multiprocessing.get_context("fork").Process(target=main, args=(table, handle, 0, 1))
+    process.start()
+    process.join(30)
+    assert process.exitcode == 0 and capfd.readouterr().err == ""
 
 
 PARTIAL = """

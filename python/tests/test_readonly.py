@@ -207,3 +207,48 @@ def test_only_a_table_that_exists_can_be_looked_at() -> None:
         ndshm.Table(mode="ro")
     with pytest.raises(ValueError, match="'ro'"):
         ndshm.open(NAME, "rw")
+
+
+def test_tables_and_refs_in_objects(table: ndshm.Table, seen: ndshm.Table) -> None:
+    ref = table.put({"x": table["x"]})
+    table["objects"] = {"table": table, "ref": ref}
+    found = seen["objects"]
+    assert found["table"].readonly and found["table"] == table
+    assert cannot_be_written(found["table"]["x"])
+    assert cannot_be_written(found["ref"].get()["x"])
+    sent = pickle.loads(pickle.dumps(found))
+    assert sent["table"].readonly and sent["ref"].table.readonly
+    assert cannot_be_written(sent["ref"].get()["x"])
+    with pytest.raises(ndshm.ReadOnly):
+        sent["ref"].free()
+    assert not table["objects"]["table"].readonly
+    table["objects"]["ref"].free()
+
+
+def test_a_sent_array_leads_to_a_table_that_is_read_only(
+    table: ndshm.Table, seen: ndshm.Table
+) -> None:
+    for array in (seen["x"], seen["x"][1:], pickle.loads(pickle.dumps(seen["x"]))):
+        sent = pickle.loads(pickle.dumps(array))
+        assert sent.table.readonly and cannot_be_written(sent.table["x"])
+        with pytest.raises(ndshm.ReadOnly):
+            sent.free()
+    assert not pickle.loads(pickle.dumps(table["x"])).table.readonly
+
+
+def _find(name: str) -> Any:
+    return ndshm.open(name, "r")["x"]
+
+
+class _Finds:
+    """An object that opens a table by itself when it is loaded."""
+
+    def __reduce__(self) -> Any:
+        return _find, (NAME,)
+
+
+def test_a_table_that_an_object_opens_is_its_own(table: ndshm.Table, seen: ndshm.Table) -> None:
+    table["finds"] = [_Finds(), table["x"]]
+    own, found = seen["finds"]
+    assert own.flags.writeable and not own.table.readonly
+    assert cannot_be_written(found)

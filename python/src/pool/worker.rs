@@ -139,22 +139,25 @@ impl State {
 
 #[pymethods]
 impl PoolWorker {
-    /// Take a place in a pool.
-    #[new]
-    fn new(
+    /// Take a place in a pool. Return None if the pool has ended.
+    #[staticmethod]
+    fn attach(
         py: Python<'_>,
         table: &Bound<'_, Table>,
         handle: u64,
         worker: usize,
         timeout: f64,
-    ) -> PyResult<PoolWorker> {
+    ) -> PyResult<Option<PoolWorker>> {
         let in_use = table.get().joined.table()?;
         let table = SharedTable::clone(&in_use);
         let handle = ForeignHandle::from_bits(handle);
         let timeout = Duration::from_secs_f64(timeout.clamp(0.0, 1e6));
         let attach = || ForeignWorker::attach(table.clone(), handle, Some(worker), timeout);
-        let worker = py.detach(attach).map_err(raise)?;
-        Ok(PoolWorker {
+        let worker = match py.detach(attach) {
+            Err(PoolError::Gone) => return Ok(None),
+            outcome => outcome.map_err(raise)?,
+        };
+        Ok(Some(PoolWorker {
             state: Slot::new(State {
                 worker,
                 table,
@@ -162,7 +165,7 @@ impl PoolWorker {
                 partitions: Vec::new(),
                 work: None,
             }),
-        })
+        }))
     }
 
     /// Wait for a call. Return its number and its bytes, or None if the pool has ended.
