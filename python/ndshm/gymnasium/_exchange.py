@@ -165,7 +165,7 @@ class Exchange:
             self._boxes.drop(env)
 
     def drop_all(self) -> None:
-        """Free the letters that nobody will read. The workers have ended or do nothing."""
+        """Free the letters that nobody will read, after the end of the workers."""
         for env in self.everyone:
             # One that was not written to its end has no handle.
             with suppress(Exception):

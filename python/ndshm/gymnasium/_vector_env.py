@@ -410,8 +410,8 @@ class VectorEnv(gymnasium.vector.VectorEnv[Any, Any, NDArray[Any]]):  # type: ig
         Environments that are in a call are waited for, and then closed. Where both together take
         longer than `timeout` seconds the workers are killed, and with `terminate` at once. The
         workers of closed environments end by themselves; one that does not is killed after five
-        seconds more. Environments whose neighbours have died with their worker are closed in these
-        seconds as well. An exception of an environment's `close` is raised at the end.
+        seconds more. If one has died, the others close their environments in these seconds. An
+        exception of an environment's `close` is raised at the end.
 
         In a process that was forked it only drops what the process has inherited.
         """

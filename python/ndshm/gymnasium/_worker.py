@@ -15,6 +15,7 @@ from gymnasium import Env
 from gymnasium.vector import AutoresetMode
 
 from .._pool_errors import pack
+from .._pool_worker import end_fork
 from ._layout import Layout, writer
 from ._letters import (
     CALL,
@@ -181,11 +182,13 @@ class Host:
             self._boxes.answer(env, FAILED, dumps(pack(error, env)))
 
     def _end_a_fork(self, error: BaseException | None) -> None:
-        """End a process that an environment has forked and that has come out of it."""
+        """End a process that an environment has forked and that has come out of it: the orders are
+        its parent's.
+        """
         if self._forked:
-            if error is not None:
+            if isinstance(error, Exception):
                 traceback.print_exception(error)
-            os._exit(int(error is not None))
+            end_fork(error)
 
     def _step(self, env: int, action: Any) -> tuple[dict[str, Any], list[Any]]:
         mode = self._mode
