@@ -88,17 +88,24 @@ def writer(part: Part, arrays: Sequence[Array]) -> Callable[[int, Any, list[Any]
     It writes the array parts in place, and appends the object parts to a list.
     """
     if isinstance(part, ArrayPart):
-        shape, found = part.shape, part
-        # Views, also where an element is a number.
-        rows = [arrays[part.place][row, ...] for row in range(len(arrays[part.place]))]
+        found, array, shape, dtype = part, arrays[part.place], part.shape, part.dtype
+        is_number = shape == () and dtype == np.int64
 
         def write_array(row: int, value: Any, objects: list[Any]) -> None:
+            # The usual cases, for which an assignment is as safe, and faster.
+            if isinstance(value, (np.ndarray, np.generic)):
+                if value.dtype == dtype and value.shape == shape:
+                    array[row] = value
+                    return
+            elif is_number and type(value) is int:
+                array[row] = value
+                return
             try:
                 if np.shape(value) != shape:
                     # Numpy would repeat a smaller one.
                     value = _reshaped(value, shape)
                 # An assignment would also cut off fractions and higher bits.
-                np.copyto(rows[row], value, casting="same_kind")
+                np.copyto(array[row, ...], value, casting="same_kind")
             except (TypeError, ValueError, OverflowError) as error:
                 raise _misfit(row, found, value, error) from error
 
