@@ -9,7 +9,7 @@ import signal
 import types
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -217,10 +217,14 @@ class Worker:
         return extras
 
     def _end_a_fork(self, error: BaseException | None) -> None:
-        """End a process that a function has forked and that has come out of it."""
         if self._forked:
-            code = error.code if isinstance(error, SystemExit) else int(error is not None)
-            os._exit(code if isinstance(code, int) else int(code is not None))
+            end_fork(error)
+
+
+def end_fork(error: BaseException | None) -> NoReturn:
+    """End a process that a function has forked and that has come out of it."""
+    code = error.code if isinstance(error, SystemExit) else int(error is not None)
+    os._exit(code if isinstance(code, int) else int(code is not None))
 
 
 class _Pickler(pickle.Pickler):

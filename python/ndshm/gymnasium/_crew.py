@@ -324,21 +324,25 @@ class Crew:
         self._settle(None)
         return True
 
+    def is_whole(self) -> bool:
+        """Return whether all workers live. The pool would replace one that has died."""
+        alive = (process is not None and process.is_alive() for process in self._pool._workers)
+        return not self.lost and all(alive)
+
     def close(self, terminate: bool) -> None:
-        """End the workers. Without `terminate` they close their environments before."""
+        """End the workers. Without `terminate` they close the environments that they have."""
         try:
             if terminate:
                 self._pool.terminate()
             else:
-                try:
-                    # The pool would replace one that has died.
-                    if all(process and process.is_alive() for process in self._pool._workers):
-                        self._pool.broadcast(_worker.close)
-                finally:
-                    self._pool.close()
+                self._pool.close()
         finally:
-            self._forget()
-            self._setup.shared = self._doors = self._words = None
+            self.leave()
+
+    def leave(self) -> None:
+        """Drop what a closed value does not need."""
+        self._forget()
+        self._setup.shared = self._doors = self._words = None
 
     def _forget(self) -> None:
         if self._number is not None:

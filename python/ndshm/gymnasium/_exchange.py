@@ -20,6 +20,7 @@ from ._letters import (
     LETTER,
     MAKE,
     OP,
+    PLAIN,
     RESET,
     STATUS,
     STEP,
@@ -75,11 +76,18 @@ class Exchange:
         letters = [self._boxes.letter(dumps((seeds[env], options))) for env in envs]
         self._crew.prepare()
         lost = self._crew.lost
+        for env in lost.intersection(envs):
+            # What a dead worker has answered.
+            self._boxes.drop(env)
         for env, letter in zip(envs, letters):
             # Those of a new worker are new.
             self._write(env, MAKE if make and env not in lost else RESET, letter)
         lost.difference_update(envs)
-        self._crew.send_together(envs)
+        if make:
+            # Others of their worker may be in a step, and those run the orders of a worker.
+            self._crew.send(envs)
+        else:
+            self._crew.send_together(envs)
 
     def step(self, envs: list[int], actions: Any, space: Space[Any], together: bool) -> None:
         """Tell environments to take a step. `space` is that of a batch of actions."""
@@ -127,20 +135,42 @@ class Exchange:
                 self._letters.pop(env, None)
         if not status.any():
             return []
-        letters, failed = [], []
+        letters: Letters = []
+        failed: list[tuple[int, Exception]] = []
         for env, kind in zip(envs, status.tolist()):
-            if kind == FAILED:
-                failed.append((env, self._boxes.read(env)))
-            elif kind == LETTER:
-                letters.append((env, self._boxes.read(env)))
+            if kind == PLAIN:
+                continue
+            try:
+                letter = self._boxes.read(env)
+                if kind == LETTER:
+                    letters.append((env, letter))
+                else:
+                    failed.append((env, unpack(letter)))
+            except Exception as error:
+                error.add_note("its answer cannot be unpickled in the parent")
+                failed.append((env, error))
         if failed:
-            raise _error(failed)
+            try:
+                raise _error(failed)
+            finally:
+                # They have this frame in their tracebacks, and it has the arrays.
+                failed.clear()
         return letters
 
     def drop(self, envs: list[int]) -> None:
-        """Read the letters of environments for nothing, which frees their memory."""
-        with suppress(Exception):
-            self.collect(envs)
+        """Take environments that have answered, and free their letters."""
+        self._crew.take(envs)
+        for env in envs:
+            self._letters.pop(env, None)
+            self._boxes.drop(env)
+
+    def drop_all(self) -> None:
+        """Free the letters that nobody will read, after the end of the workers."""
+        for env in self.everyone:
+            # One that was not written to its end has no handle.
+            with suppress(Exception):
+                self._boxes.drop(env)
+        self._letters.clear()
 
     def infos(self, letters: Letters, places: dict[int, int] | None = None) -> Infos:
         """Store the objects of observations, and return the infos as gymnasium batches them.
@@ -156,13 +186,13 @@ class Exchange:
         return infos
 
 
-def _error(failed: list[tuple[int, bytes]]) -> Exception:
+def _error(failed: list[tuple[int, Exception]]) -> Exception:
     """Return the exception of the first environment that has failed, with notes on the others."""
     envs = [env for env, _ in failed]
-    error = unpack(failed[0][1])
+    error = failed[0][1]
     error.add_note(f"raised in environment {envs[0]} of the vector, in its worker")
-    for env, body in failed[1:_SHOWN]:
-        error.add_note(f"environment {env} has raised {unpack(body)!r}")
+    for env, other in failed[1:_SHOWN]:
+        error.add_note(f"environment {env} has raised {other!r}")
     if envs[_SHOWN:]:
         error.add_note(f"and the environments {envs[_SHOWN:]}")
     # An exception may refuse attributes.

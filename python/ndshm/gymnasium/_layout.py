@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -23,6 +24,7 @@ class ArrayPart:
     """A part that is a row of a shared array."""
 
     place: int
+    space: Space[Any]
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
@@ -68,7 +70,7 @@ def layout_of(space: Space[Any], shared: bool) -> Layout:
 
     def part_of(space: Space[Any]) -> Part:
         if shared and isinstance(space, BASIC) and space.shape is not None:
-            arrays.append(ArrayPart(len(arrays), space.shape, np.dtype(space.dtype)))
+            arrays.append(ArrayPart(len(arrays), space, space.shape, np.dtype(space.dtype)))
             return arrays[-1]
         if shared and isinstance(space, Dict):
             return DictPart({key: part_of(inner) for key, inner in space.spaces.items()})
@@ -86,13 +88,26 @@ def writer(part: Part, arrays: Sequence[Array]) -> Callable[[int, Any, list[Any]
     It writes the array parts in place, and appends the object parts to a list.
     """
     if isinstance(part, ArrayPart):
-        array, shape = arrays[part.place], part.shape
+        found, array, shape, dtype = part, arrays[part.place], part.shape, part.dtype
+        is_number = shape == () and dtype == np.int64
 
         def write_array(row: int, value: Any, objects: list[Any]) -> None:
-            if np.shape(value) != shape:
-                # Numpy would repeat a smaller one.
-                value = _reshaped(value, shape)
-            array[row] = value
+            # The usual cases, for which an assignment is as safe, and faster.
+            if isinstance(value, (np.ndarray, np.generic)):
+                if value.dtype == dtype and value.shape == shape:
+                    array[row] = value
+                    return
+            elif is_number and type(value) is int:
+                array[row] = value
+                return
+            try:
+                if np.shape(value) != shape:
+                    # Numpy would repeat a smaller one.
+                    value = _reshaped(value, shape)
+                # An assignment would also cut off fractions and higher bits.
+                np.copyto(array[row, ...], value, casting="same_kind")
+            except (TypeError, ValueError, OverflowError) as error:
+                raise _misfit(row, found, value, error) from error
 
         return write_array
     if isinstance(part, ObjectPart):
@@ -109,12 +124,25 @@ def writer(part: Part, arrays: Sequence[Array]) -> Callable[[int, Any, list[Any]
 
 def _reshaped(value: Any, shape: tuple[int, ...]) -> Array:
     array = np.asarray(value)
-    if array.size != np.prod(shape, dtype=int):
-        raise ValueError(
-            f"an observation has the shape {array.shape}, and its space has {shape}: return "
-            "observations of the environment's observation_space"
-        )
+    if [n for n in array.shape if n != 1] != [n for n in shape if n != 1]:
+        raise ValueError(f"the shape {array.shape} is not {shape}")
     return array.reshape(shape)
+
+
+def _misfit(env: int, part: ArrayPart, value: Any, error: Exception) -> Exception:
+    """Return the exception for an observation that its space cannot have."""
+    try:
+        array = np.asarray(value)
+        found = f"the shape {array.shape} and the dtype {array.dtype}"
+    except ValueError:
+        # A nested list whose rows differ.
+        found = f"the type {type(value).__name__} and no shape"
+    kind = TypeError if isinstance(error, TypeError) else ValueError
+    return kind(
+        f"an observation of environment {env} has {found}, and its space is {part.space} with the "
+        f"shape {part.shape} and the dtype {part.dtype}: return observations of the environment's "
+        "observation_space"
+    )
 
 
 class Batch:
@@ -130,25 +158,30 @@ class Batch:
         for kept, value in zip(self._objects, objects):
             kept[env] = value
 
-    def all(self, copy: bool) -> Any:
+    def all(self, copies: bool) -> Any:
         """Return the observations of all environments."""
         rows = range(self._count)
-        if copy:
-            return self._read(self._root, rows, lambda array: array.copy())
-        return self._read(self._root, rows, lambda array: array)
+        if copies:
+            return self._read(self._root, rows, lambda array: array.copy(), True)
+        return self._read(self._root, rows, lambda array: array, False)
 
-    def some(self, envs: list[int]) -> Any:
+    def some(self, envs: list[int], copies: bool) -> Any:
         """Return the observations of some environments, in a batch of their number."""
-        return self._read(self._root, envs, lambda array: array[envs])
+        return self._read(self._root, envs, lambda array: array[envs], copies)
 
-    def _read(self, part: Part, envs: Sequence[int], take: Callable[[Array], Array]) -> Any:
+    def _read(
+        self, part: Part, envs: Sequence[int], take: Callable[[Array], Array], copies: bool
+    ) -> Any:
         if isinstance(part, ArrayPart):
             return take(self._arrays[part.place])
         if isinstance(part, DictPart):
-            return {key: self._read(inner, envs, take) for key, inner in part.parts.items()}
+            return {key: self._read(inner, envs, take, copies) for key, inner in part.parts.items()}
         if isinstance(part, TuplePart):
-            return tuple(self._read(inner, envs, take) for inner in part.parts)
+            return tuple(self._read(inner, envs, take, copies) for inner in part.parts)
         kept = self._objects[part.place]
         items = [kept[env] for env in envs]
+        if copies:
+            # The kept ones are also those of the next call.
+            items = copy.deepcopy(items)
         empty: Any = create_empty_array(part.space, n=len(items))
         return concatenate(part.space, items, empty)

@@ -27,7 +27,7 @@ OP, IN_SIZE, STATUS, OUT_SIZE, GROUP = range(5)
 WORDS = 8
 
 # What an environment is to do.
-NOTHING, STEP, STEP_PICKLED, RESET, CALL, SET, MAKE = range(7)
+NOTHING, STEP, STEP_PICKLED, RESET, CALL, SET, MAKE, CLOSE = range(8)
 
 # How it has answered.
 PLAIN, LETTER, FAILED = range(3)
@@ -100,8 +100,21 @@ class Boxes:
 
     def read(self, env: int) -> Any:
         """Return the letter of an environment."""
-        size = self.words[env * WORDS + OUT_SIZE]
+        size = self._taken(env)
         return _load(self._outbox, env, size)
+
+    def drop(self, env: int) -> None:
+        """Free the letter of an environment, if it was not read."""
+        if (size := self._taken(env)) >= LARGE:
+            with suppress(NdshmError):
+                _array_of(self._outbox, env, size)
+
+    def _taken(self, env: int) -> int:
+        """Return the size of a letter, and note that it is not there any more."""
+        at = env * WORDS + OUT_SIZE
+        size: int = self.words[at]
+        self.words[at] = 0
+        return size
 
     # ---- in a worker ----------------------------------------------------------------------------
 
@@ -130,9 +143,15 @@ def _load(box: memoryview, env: int, size: int) -> Any:
     start = env * ROOM
     if size < LARGE:
         return pickle.loads(box[start : start + size])
-    # An array that was given is freed with this view.
+    body = _array_of(box, env, size).tobytes()
+    return pickle.loads(body)
+
+
+def _array_of(box: memoryview, env: int, size: int) -> ndarray:
+    """Return the array of a long letter. One that was given is freed with this view."""
+    start = env * ROOM
     array: ndarray = pickle.loads(box[start : start + size - LARGE])
-    return pickle.loads(array.tobytes())
+    return array
 
 
 def dumps(value: Any) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import operator
 import os
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.context import BaseContext
@@ -20,10 +21,10 @@ from numpy.typing import ArrayLike, NDArray
 from .._errors import NdshmError
 from .._table import Table, default
 from ._arguments import Seed, masked, numbers, seeds_of
-from ._crew import Crew
+from ._crew import Crew, WorkerDied
 from ._exchange import Exchange, Infos, Letters
 from ._layout import layout_of
-from ._letters import CALL, SET, Arrays
+from ._letters import CALL, CLOSE, SET, Arrays
 from ._spaces import Mode, make_arrays, spaces_of
 
 Step: TypeAlias = tuple[Any, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], Infos]
@@ -66,6 +67,9 @@ class VectorEnv(gymnasium.vector.VectorEnv[Any, Any, NDArray[Any]]):  # type: ig
     cause; its attribute `env_ids` tells which environments failed. They stay as they are, and the
     others have taken their step. `WorkerDied` names the environments of a worker that has died.
     After either, `restart` makes environments anew.
+
+    Call `close` at the end: it closes the environments. A vector that is dropped without kills its
+    workers, and the environments are not closed.
     """
 
     __module__ = "ndshm.gymnasium"
@@ -84,6 +88,7 @@ class VectorEnv(gymnasium.vector.VectorEnv[Any, Any, NDArray[Any]]):  # type: ig
     ) -> None:
         # `close` is called also for a value that was not made to its end.
         self.closed = True
+        self._pid = os.getpid()
         self.env_fns = env_fns = list(env_fns)
         self.num_envs = count = len(env_fns)
         if not 1 <= count <= _MOST:
@@ -108,8 +113,8 @@ class VectorEnv(gymnasium.vector.VectorEnv[Any, Any, NDArray[Any]]):  # type: ig
             layout = layout_of(made.single_observation_space, shared_memory)
             self._arrays = make_arrays(table, count, layout, made.single_action_space)
             self._crew.attach(layout, self._arrays)
-        except BaseException:
-            self._end(True)
+        except BaseException as error:
+            self._end(not isinstance(error, Exception))
             raise
         self.__dict__.update(vars(made))
         self.metadata = {**found[0][0], "autoreset_mode": self.autoreset_mode}
@@ -172,6 +177,13 @@ class VectorEnv(gymnasium.vector.VectorEnv[Any, Any, NDArray[Any]]):  # type: ig
         self._waiting = None
         return self._exchange.collect(envs)
 
+    def _forget_received(self) -> None:
+        """Note what is waited for still, after `recv` or `restart`."""
+        busy = self._crew.busy
+        self._resetting &= busy
+        if not busy and self._waiting == "recv":
+            self._waiting = None
+
     # ---- reset ----------------------------------------------------------------------------------
 
     def reset(self, *, seed: Seed = None, options: dict[str, Any] | None = None) -> tuple[Any, Infos]:
@@ -218,20 +230,31 @@ class VectorEnv(gymnasium.vector.VectorEnv[Any, Any, NDArray[Any]]):  # type: ig
 
         `env_ids` are by default those that were lost with their worker. A list of seeds has one for
         each environment of the vector.
+
+        Between `send` and `recv` it makes environments anew that were received, and they are sent
+        next. Only their rows of the observations are valid then, because others may be in a step.
         """
         self._check_open()
         if self._waiting != "recv":
             self._check_idle("restart", True)
         seeds = seeds_of(seed, self.num_envs)
         self._crew.recover()
-        envs = sorted(self._crew.lost) if env_ids is None else numbers(env_ids, self.num_envs)
+        if env_ids is None:
+            envs = sorted(self._crew.lost)
+        else:
+            envs = numbers(env_ids, self.num_envs) if np.size(env_ids) else []
         if busy := self._crew.busy.intersection(envs):
             raise ValueError(f"the environments {sorted(busy)} are in a step: receive them first")
-        if envs:
-            self._exchange.reset(envs, seeds, options, make=True)
-            self._crew.wait_for(envs, None)
-        infos = self._exchange.infos(self._exchange.collect(envs))
-        return self._exchange.batch.all(self.copy), infos
+        try:
+            if envs:
+                self._exchange.reset(envs, seeds, options, make=True)
+                # They are received so if another worker dies meanwhile.
+                self._resetting.update(envs)
+                self._crew.wait_for(envs, None)
+            letters = self._exchange.collect(envs)
+        finally:
+            self._forget_received()
+        return self._exchange.batch.all(self.copy), self._exchange.infos(letters)
 
     # ---- step -----------------------------------------------------------------------------------
 
@@ -288,39 +311,45 @@ class VectorEnv(gymnasium.vector.VectorEnv[Any, Any, NDArray[Any]]):  # type: ig
 
         Return their results in the order in which they were ready. `infos["env_ids"]` is an array
         of their numbers, and the other infos have one place for each of them. After `reset_async`
-        it returns environments that were reset, with rewards of 0.
+        it returns environments that were reset, with rewards of 0. After a timeout it can be called
+        again.
 
         An environment that has raised an exception is received by that. The others are then
         received by the next call.
         """
         self._check_open()
-        if self._waiting not in ("recv", "reset"):
+        if self._waiting not in ("recv", "reset") or not self._crew.busy:
             raise NoAsyncCallError("Calling `recv` without any prior call to `send`.", "recv")
         wanted = operator.index(count)
         if wanted < 1:
             raise ValueError(f"{wanted} environments cannot be received: pass a number from 1 on")
-        self._waiting, exchange = "recv", self._exchange
+        exchange = self._exchange
         wanted = min(wanted, len(self._crew.busy))
         try:
             envs = self._crew.wait_any(wanted, timeout)
-            if not envs:
-                raise multiprocessing.TimeoutError(
-                    f"{wanted} environments were not ready after {timeout} second(s): call recv again"
-                )
-            failed = [env for env in envs if exchange.has_failed(env)]
+        except NdshmError:
+            self._waiting = "recv"
+            self._forget_received()
+            raise
+        if not envs:
+            # `reset_wait` is still possible.
+            raise multiprocessing.TimeoutError(
+                f"{wanted} environments were not ready after {timeout} second(s): call recv again"
+            )
+        self._waiting = "recv"
+        reset = [env in self._resetting for env in envs] if self._resetting else None
+        failed = [env for env in envs if exchange.has_failed(env)]
+        try:
             letters = exchange.collect(failed[:1] or envs)
         finally:
-            if not self._crew.busy:
-                self._waiting = None
+            self._forget_received()
         infos = exchange.infos(letters, {env: place for place, env in enumerate(envs)})
         infos["env_ids"] = np.array(envs)
         rewards, ended = exchange.rewards[envs], exchange.terminations[envs]
         truncated = exchange.truncations[envs]
-        if self._resetting:
-            reset = np.isin(envs, list(self._resetting))
+        if reset is not None:
             rewards[reset], ended[reset], truncated[reset] = 0.0, False, False
-            self._resetting.difference_update(envs)
-        return exchange.batch.some(envs), rewards, ended, truncated, infos
+        return exchange.batch.some(envs, self.copy), rewards, ended, truncated, infos
 
     # ---- other calls ----------------------------------------------------------------------------
 
@@ -378,26 +407,60 @@ class VectorEnv(gymnasium.vector.VectorEnv[Any, Any, NDArray[Any]]):  # type: ig
     def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
         """Close the environments, and end the workers. The function behind `close`.
 
-        Environments that are in a call are waited for. After `timeout` seconds, or with
-        `terminate`, the workers are killed.
+        Environments that are in a call are waited for, and then closed. Where both together take
+        longer than `timeout` seconds the workers are killed, and with `terminate` at once. The
+        workers of closed environments end by themselves; one that does not is killed after five
+        seconds more. If one has died, the others close their environments in these seconds. An
+        exception of an environment's `close` is raised at the end.
+
+        In a process that was forked it only drops what the process has inherited.
         """
+        if os.getpid() != self._pid:
+            return self._end(False)
         if self._waiting not in (None, "recv"):
             logger.warn(
                 f"Calling `close` while waiting for a pending call to `{self._waiting}` to complete."
             )
         try:
-            terminate = terminate or not self._crew.end(timeout)
+            terminate = terminate or not self._close_envs(timeout)
         finally:
             self._end(terminate)
 
-    def _end(self, terminate: bool) -> None:
+    def _close_envs(self, timeout: float | None) -> bool:
+        """Wait for the environments, and close them. Return False after `timeout`."""
+        end = None if timeout is None else time.monotonic() + timeout
         try:
-            self._crew.close(terminate)
+            if not self._crew.end(timeout):
+                return False
+        except WorkerDied:
+            # Nothing is waited for.
+            return True
+        if not self._crew.is_whole():
+            return True
+        self._exchange.drop(sorted(self._crew.busy))
+        self._exchange.order(CLOSE, [None])
+        left = None if end is None else max(0.0, end - time.monotonic())
+        if not self._crew.wait_for(self._everyone, left):
+            return False
+        self._exchange.collect(self._everyone)
+        return True
+
+    def _end(self, terminate: bool) -> None:
+        is_ours = os.getpid() == self._pid
+        self.closed = True
+        try:
+            if is_ours:
+                self._crew.close(terminate)
+            else:
+                self._crew.leave()
         finally:
-            # The views first: a process that is forked later would warn of them.
-            self.__dict__.pop("_exchange", None)
+            exchange = self.__dict__.pop("_exchange", None)
             arrays, self._arrays = self._arrays, None
-            if arrays is not None:
+            if is_ours and exchange is not None:
+                exchange.drop_all()
+            # The views first: a process that is forked later would warn of them.
+            del exchange
+            if is_ours and arrays is not None:
                 arrays.free()
 
     def __del__(self) -> None:

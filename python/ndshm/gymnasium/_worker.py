@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing import util
@@ -13,9 +15,11 @@ from gymnasium import Env
 from gymnasium.vector import AutoresetMode
 
 from .._pool_errors import pack
+from .._pool_worker import end_fork
 from ._layout import Layout, writer
 from ._letters import (
     CALL,
+    CLOSE,
     FAILED,
     GROUP,
     LETTER,
@@ -44,9 +48,11 @@ FORBIDDEN = ("reset", "step", "close", "_setattr", "_check_spaces")
 
 
 class Setup:
-    """The function that each worker calls first: it makes the worker's environments.
+    """The function that each worker calls first.
 
-    The parent keeps it, and a worker that takes the place of a dead one gets it as it is then.
+    The parent keeps it, and a worker that takes the place of a dead one gets it as it is then. That
+    one makes its environments at once, and the first ones do when they are asked for their spaces.
+    So an environment that cannot be made does not end the pool, whose workers close theirs.
     """
 
     def __init__(self, source: bytes | int, count: int, mode: AutoresetMode) -> None:
@@ -64,6 +70,7 @@ class Setup:
         # For a worker that ends without being told to close them.
         util.Finalize(host, host.close, exitpriority=10)
         if self.shared is not None:
+            host.make()
             host.attach(*self.shared)
         return host
 
@@ -73,14 +80,37 @@ def envs_of(worker: int, workers: int, count: int) -> range:
     return range(count * worker // workers, count * (worker + 1) // workers)
 
 
+class Made(dict[int, Env[Any, Any]]):
+    """The environments that were made."""
+
+    def __missing__(self, env: int) -> Env[Any, Any]:
+        raise RuntimeError(
+            f"environment {env} was not made, because its function has raised an exception: call "
+            f"restart([{env}])"
+        )
+
+
 class Host:
     """The environments of a worker."""
 
     def __init__(self, env_fns: Sequence[EnvFn], envs: range, mode: AutoresetMode) -> None:
         self._fns, self._range, self._mode = env_fns, envs, mode
-        self._envs = {env: make() for env, make in zip(envs, env_fns)}
+        self._envs = Made()
         # Those whose episode has ended, and that were not reset since.
         self._ended = dict.fromkeys(envs, False)
+        # Not empty in a process that an environment has forked.
+        self._forked: list[bool] = []
+        os.register_at_fork(after_in_child=lambda: self._forked.append(True))
+
+    def make(self) -> None:
+        """Make the environments. Close those that were made if one cannot be made."""
+        try:
+            for env, make in zip(self._range, self._fns):
+                self._envs[env] = make()
+        except BaseException:
+            with suppress(Exception):
+                self.close()
+            raise
 
     def spaces(self, only_different: bool) -> bytes:
         """Return metadata and spaces of the environments.
@@ -139,14 +169,26 @@ class Host:
                     self._make(env)
                 info, objects = self._reset(env, seed=seed, options=options)
             else:
-                self._boxes.answer(env, LETTER, dumps(self._other(op, env)))
+                found = self._other(op, env)
+                self._end_a_fork(None)
+                self._boxes.answer(env, LETTER, dumps(found))
                 return
             if info or objects:
                 self._boxes.answer(env, LETTER, dumps((info, objects)))
             else:
                 self._words[env * WORDS + STATUS] = PLAIN
         except BaseException as error:
+            self._end_a_fork(error)
             self._boxes.answer(env, FAILED, dumps(pack(error, env)))
+
+    def _end_a_fork(self, error: BaseException | None) -> None:
+        """End a process that an environment has forked and that has come out of it: the orders are
+        its parent's.
+        """
+        if self._forked:
+            if isinstance(error, Exception):
+                traceback.print_exception(error)
+            end_fork(error)
 
     def _step(self, env: int, action: Any) -> tuple[dict[str, Any], list[Any]]:
         mode = self._mode
@@ -167,8 +209,7 @@ class Host:
             last = {"final_obs": observation, "final_info": info}
             observation, info = self._envs[env].reset()
             info, has_ended = {**last, **info}, False
-        objects: list[Any] = []
-        self._write(env, observation, objects)
+        objects = self._store(env, observation)
         self._rewards[env] = reward
         self._terminations[env], self._truncations[env] = terminated, truncated
         self._ended[env] = has_ended
@@ -176,14 +217,21 @@ class Host:
 
     def _reset(self, env: int, **arguments: Any) -> tuple[dict[str, Any], list[Any]]:
         observation, info = self._envs[env].reset(**arguments)
-        objects: list[Any] = []
-        self._write(env, observation, objects)
+        objects = self._store(env, observation)
         self._ended[env] = False
         return info, objects
 
+    def _store(self, env: int, observation: Any) -> list[Any]:
+        """Write an observation. Return its object parts."""
+        self._end_a_fork(None)
+        objects: list[Any] = []
+        self._write(env, observation, objects)
+        return objects
+
     def _make(self, env: int) -> None:
-        with suppress(Exception):
-            self._envs[env].close()
+        if (before := self._envs.pop(env, None)) is not None:
+            with suppress(Exception):
+                before.close()
         self._envs[env] = self._fns[env - self._range.start]()
 
     def _other(self, op: int, env: int) -> Any:
@@ -196,12 +244,14 @@ class Host:
         if op == SET:
             name, value = self._boxes.order(env)
             self._envs[env].set_wrapper_attr(name, value)
+        elif (made := self._envs.pop(env, None)) is not None:
+            made.close()
         return None
 
     def close(self) -> None:
         """Close the environments. Raise the first exception at the end."""
         failure: Exception | None = None
-        envs, self._envs = self._envs, {}
+        envs, self._envs = self._envs, Made()
         for env in envs.values():
             try:
                 env.close()
@@ -217,15 +267,11 @@ def run(door: Any, state: Host, tile: int) -> None:
 
 
 def spaces(only_different: bool, state: Host) -> bytes:
-    """Return metadata and spaces of a worker's environments."""
+    """Make a worker's environments. Return their metadata and spaces."""
+    state.make()
     return state.spaces(only_different)
 
 
 def attach(layout: Layout, arrays: Arrays, state: Host) -> None:
     """Give a worker the arrays."""
     state.attach(layout, arrays)
-
-
-def close(state: Host) -> None:
-    """Close a worker's environments."""
-    state.close()
