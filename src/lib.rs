@@ -127,6 +127,7 @@ mod bundle;
 mod descriptor;
 pub mod element;
 pub mod error;
+#[cfg(not(loom))]
 pub mod guide;
 mod handle;
 mod handle_table;

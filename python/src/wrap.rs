@@ -27,7 +27,11 @@ fn wrap<'py>(array: &Bound<'py, PyAny>, as_scalar: bool) -> PyResult<Bound<'py, 
         // SAFETY: the call takes a reference to an array, or to another object, which it returns.
         let number = unsafe { PY_ARRAY_API.PyArray_Return(py, array.clone().into_ptr().cast()) };
         // SAFETY: the call returns a new reference, or null with an exception set.
-        return unsafe { Bound::from_owned_ptr_or_err(py, number) };
+        let number = unsafe { Bound::from_owned_ptr_or_err(py, number) }?;
+        // Numpy 1 wants a number of every array, and gets the array if it has axes.
+        if !number.is(array) {
+            return Ok(number);
+        }
     }
     match is_ours {
         true => array.call_method1(crate::found::name!(py, "view"), (plain(py)?,)),
