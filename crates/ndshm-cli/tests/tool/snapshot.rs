@@ -26,7 +26,7 @@ pub fn compare(name: &str, text: &str, replaced: &[(&str, &str)]) {
 fn even(text: &str, replaced: &[(&str, &str)]) -> String {
     let mut text = text.to_owned();
     for (from, to) in replaced {
-        text = text.replace(from, to);
+        text = with_word_replaced(&text, from, to);
     }
     let mut handles: Vec<String> = Vec::new();
     let mut rest = text.as_str();
@@ -51,4 +51,22 @@ fn even(text: &str, replaced: &[(&str, &str)]) -> String {
         format!("{indent}{}\n", words.join("  "))
     });
     lines.collect()
+}
+
+/// Replaces `from` where it is a word: the digits of a pid may occur within a longer number.
+fn with_word_replaced(text: &str, from: &str, to: &str) -> String {
+    let is_apart = |neighbour: Option<char>| neighbour.is_none_or(|char| !char.is_alphanumeric());
+    let (mut replaced, mut rest) = (String::new(), text);
+    while let Some(at) = rest.find(from) {
+        let after = &rest[at + from.len()..];
+        let before = rest[..at]
+            .chars()
+            .next_back()
+            .or(replaced.chars().next_back());
+        let is_word = is_apart(before) && is_apart(after.chars().next());
+        replaced += &rest[..at];
+        replaced += if is_word { to } else { from };
+        rest = after;
+    }
+    replaced + rest
 }
