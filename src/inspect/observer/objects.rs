@@ -21,8 +21,9 @@ impl Observer {
 
     /// Copies an object, and reads the value from the copy.
     ///
-    /// The copy is as large as the object. An object is never changed after it was stored, so the
-    /// value is whole.
+    /// The copy is as large as the object. A damaged or hostile segment may name a size that this
+    /// process has no memory for: compare [`info`](Observer::info) with a limit first. An object is
+    /// never changed after it was stored, so the value is whole.
     ///
     /// ```
     /// use ndshm::{HandleTable, Observer, Segment};
