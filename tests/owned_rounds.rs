@@ -167,7 +167,8 @@ fn ranks_claim_tiles_by_tokens() {
                         _ => break,
                     };
                 }
-                assert_eq!(last, ROUNDS);
+                // Others may have run the last rounds, and the partition is freed, while it was away.
+                assert!(last <= ROUNDS, "{last}");
             });
         }
         for turn in 1..=ROUNDS {
