@@ -83,7 +83,7 @@ impl<'t, G: Group> Partition<'t, G> {
     }
 
     /// Returns the reason for which no round can be opened after `round`.
-    fn refused(&self, round: RoundWord) -> RoundError {
+    pub(super) fn refused(&self, round: RoundWord) -> RoundError {
         match round.is_freed() {
             true => LeaseError::Stale {
                 handle: self.control,
