@@ -44,6 +44,11 @@ fn tear(tiles: &Partition<'_, Write<u64, Ix1>>) {
     assert!(matches!(torn, Err(RoundError::Torn { .. })), "{torn:?}");
 }
 
+/// Looks at a shared word. A participant may die here, between two accesses to elements.
+fn place_to_die(table: &HandleTable, x: Vector) {
+    assert!(table.info(x).is_ok());
+}
+
 /// Returns `true` if the call was refused, because an array is leased or a round is not settled.
 fn is_busy<T>(outcome: &Result<T, RoundError>) -> bool {
     let busy = |error: &RoundError| {
@@ -175,6 +180,7 @@ fn death_in_a_repair() {
             let tiles = table.open_partition(name).unwrap();
             let outcome = tiles.recover(|_, mut tile| {
                 tile[0] = 5;
+                place_to_die(table, x);
                 tile[0] = 7;
             });
             assert!(outcome.is_ok() || is_busy(&outcome), "{outcome:?}");
@@ -235,17 +241,18 @@ fn death_in_a_round_leaves_the_rest() {
         let tiles = divide(&first, x);
         let name: Tiles = tiles.handle();
         let round = tiles.begin().unwrap();
-        let work = |tiles: &Partition<'_, Write<u64, Ix1>>| {
+        let work = move |table: &HandleTable, tiles: &Partition<'_, Write<u64, Ix1>>| {
             if let Some(mut part) = tiles.enter().unwrap() {
                 while let Some(mut tile) = part.claim().unwrap() {
                     tile.views()[0] = 5;
+                    place_to_die(table, x);
                     tile.views()[0] = 1;
                 }
             }
         };
-        let theirs = move |table: &HandleTable| work(&table.open_partition(name).unwrap());
+        let theirs = move |table: &HandleTable| work(table, &table.open_partition(name).unwrap());
         let ((), died) = beside_death(&first, second, steps, theirs, || ());
-        work(&tiles);
+        work(&first, &tiles);
         let torn = match round.finish(Duration::MAX) {
             Err(RoundError::Torn { tiles, .. }) => tiles,
             outcome => {
@@ -275,9 +282,11 @@ fn death_in_a_recovery_is_not_put_down_to_tiles() {
         let ([first, second], x) = two_participants(2);
         let tiles = divide(&first, x);
         tear(&tiles);
+        let handle = x;
         let theirs = move |table: &HandleTable| {
             let outcome = table.recover(x, |mut x| {
                 x[1] = 5;
+                place_to_die(table, handle);
                 x.fill(8);
             });
             assert!(
