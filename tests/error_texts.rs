@@ -89,7 +89,11 @@ fn made() -> Vec<Error> {
         LeaseError::Busy { handle: X, name: None, pid: 0 };
         LeaseError::Poisoned {
             handle: X, name: Some(weights()), pid: 4711, unix_time: 1_795_000_000,
-            what: HalfWritten::Tiles,
+            what: HalfWritten::Tiles, rows: vec![],
+        };
+        LeaseError::Poisoned {
+            handle: X, name: Some(weights()), pid: 4711, unix_time: 1_795_000_000,
+            what: HalfWritten::Tiles, rows: vec![70..80, 120..130],
         };
         LeaseError::Corrupt {
             handle: X,
@@ -124,6 +128,7 @@ fn made() -> Vec<Error> {
         BlockError::Cyclic { axis: 0 };
         BlockError::Shape { found: vec![6, 5], expected: vec![6, 4] };
         BlockError::Halo { axis: 1, axis_len: 4, width: 4, edge: Edge::Reflected };
+        RoundError::HalfWritten { tile: 7, rows: 70..80 };
         RoundError::Torn { round: 3, rows: vec![0..512, 1024..1536], tiles: vec![0, 2] };
     }
 }

@@ -59,6 +59,7 @@ fn raise_lease(error: &LeaseError) -> PyErr {
             pid,
             unix_time,
             what,
+            ..
         } => {
             let text = format!(
                 "{handle}{} is poisoned: process {pid} died or raised an exception while it wrote \

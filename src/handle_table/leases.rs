@@ -310,7 +310,9 @@ impl HandleTable {
     /// poison. Nobody else gets the array in between. An array that is not poisoned is passed as
     /// well.
     ///
-    /// If the contents need no look, use [`clear_poison`](HandleTable::clear_poison).
+    /// If the contents need no look, use [`clear_poison`](HandleTable::clear_poison). If torn tiles
+    /// have poisoned the array, [`Partition::recover`](crate::Partition::recover) repairs these tiles
+    /// in all arrays of their group.
     ///
     /// ```
     /// # use ndshm::{HandleTable, Segment};

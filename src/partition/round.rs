@@ -42,7 +42,9 @@ impl<'t, G: Group> Partition<'t, G> {
     /// # Errors
     /// - [`RoundError::Running`] if a round is running.
     /// - [`RoundError::UsedUp`] if the partition has run its last round.
-    /// - [`RoundError::Lease`] if an array of the group is leased, poisoned or freed.
+    /// - [`RoundError::Lease`] if an array of the group is leased, poisoned or freed. If tiles of the
+    ///   last round are torn, call [`recover`](Partition::recover) or
+    ///   [`clear_poison`](Partition::clear_poison) first.
     pub fn begin(&self) -> Result<Round<'_, 't, G>, RoundError> {
         let me = self.table().enter()?;
         self.table().empty_inbox();
@@ -83,7 +85,7 @@ impl<'t, G: Group> Partition<'t, G> {
     }
 
     /// Returns the reason for which no round can be opened after `round`.
-    fn refused(&self, round: RoundWord) -> RoundError {
+    pub(super) fn refused(&self, round: RoundWord) -> RoundError {
         match round.is_freed() {
             true => LeaseError::Stale {
                 handle: self.control,
@@ -230,7 +232,8 @@ impl<'t, G: Group> Round<'_, 't, G> {
     ///
     /// # Errors
     /// - [`RoundError::Torn`] if dead or panicking participants left tiles half-written. The arrays
-    ///   are poisoned, and the round is over.
+    ///   are poisoned until [`recover`](Partition::recover) or
+    ///   [`clear_poison`](Partition::clear_poison), and the round is over.
     /// - [`RoundError::Deadline`] if tiles are still open or held after `timeout`. The round is
     ///   given up.
     /// - [`RoundError::Forked`] in a child of the process that opened the round.

@@ -361,7 +361,8 @@ impl<'t, G: Group> RoundMember<'_, 't, G> {
     #[inline]
     pub(super) fn track(&self, index: usize) -> TileAccesses {
         let mut accesses = TileAccesses::new();
-        G::track(&self.raw, self.memory(), self.tile_of(index), &mut accesses);
+        let how = (self.tile_of(index), true);
+        G::track(&self.raw, self.memory(), how, &mut accesses);
         accesses
     }
 

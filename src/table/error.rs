@@ -1,12 +1,14 @@
 //! Errors of allocating, leasing and freeing.
 
+use core::ops::Range;
+
 use thiserror::Error as ThisError;
 
 use crate::descriptor::{HalfWritten, WrongKind};
 use crate::element::{InvalidElement, LayoutError};
 use crate::handle::AnyHandle;
 use crate::memory::Corrupt;
-use crate::message::{Bytes, Called, Utc};
+use crate::message::{Bytes, Called, Rows, Utc};
 use crate::seat::JoinError;
 use crate::segment::{ForeignLock, NoMemory, SegmentError};
 
@@ -154,9 +156,16 @@ pub enum LeaseError {
     /// A writer died or panicked.
     #[error(
         "{handle}{} is poisoned: process {pid} died or panicked while it wrote {what} (noticed \
-         {}), and the contents may be half-written; inspect them and call recover or clear_poison, \
-         or free the array",
-        Called(.name), Utc(*unix_time)
+         {}), and {}", Called(.name), Utc(*unix_time),
+        match .rows.is_empty() {
+            true => "the contents may be half-written; inspect them and call recover or \
+                     clear_poison, or free the array".to_owned(),
+            false => format!(
+                "{} may be half-written; call recover, clear_poison or read_rest of its partition, \
+                 or recover or clear_poison of the table for all of the array, or free it",
+                Rows(.rows)
+            ),
+        }
     )]
     Poisoned {
         /// The handle.
@@ -169,6 +178,10 @@ pub enum LeaseError {
         unix_time: u64,
         /// The part that it was writing.
         what: HalfWritten,
+        /// The indices of each torn tile along the axis that its partition cuts first: nothing else
+        /// is half-written. Empty if the poison is not that of torn tiles alone, or if the
+        /// partition was freed.
+        rows: Vec<Range<usize>>,
     },
     /// The lease or pin cannot be given back here: see [`unlock`](crate::HandleTable::unlock) and
     /// [`unpin`](crate::HandleTable::unpin).

@@ -191,13 +191,34 @@ impl<'m> Slot<'m> {
         generation: u32,
         me: SeatId,
     ) -> Result<Shared, (Refused, ReleaseOutcome)> {
+        self.lock_if(me, |word| admit(word, generation))
+    }
+
+    /// Attempts to acquire a shared lease for `me`, also of a poisoned array.
+    pub(crate) fn lock_poisoned(
+        self,
+        generation: u32,
+        me: SeatId,
+    ) -> Result<Shared, (Refused, ReleaseOutcome)> {
+        self.lock_if(me, |word| match admit(word, generation) {
+            Err(Refused::Poisoned) => Ok(()),
+            other => other,
+        })
+    }
+
+    #[inline(always)]
+    fn lock_if(
+        self,
+        me: SeatId,
+        admit: impl Fn(SlotWord) -> Result<(), Refused>,
+    ) -> Result<Shared, (Refused, ReleaseOutcome)> {
         // A stale handle must not set bits: they would refuse the writers of another array.
-        admit(self.word(), generation).map_err(|refused| (refused, ReleaseOutcome::Unchanged))?;
+        admit(self.word()).map_err(|refused| (refused, ReleaseOutcome::Unchanged))?;
         let shared = self.set_bit(me);
         // First the bit, then the word: we read a writer's or freer's earlier transition, and
         // a writer or freer that comes later in the word's order sees our bit.
         let word = self.word.read_modify_write(Ordering::AcqRel);
-        admit(word, generation)
+        admit(word)
             .map(|()| shared)
             .map_err(|refused| (refused, self.undo(shared, me)))
     }
@@ -291,16 +312,21 @@ impl<'m> Slot<'m> {
     /// Releases the exclusive lease of `me`. `poison` says that the bytes may be half-written.
     #[inline]
     pub(crate) fn unlock_exclusive(self, me: SeatId, poison: bool) -> ReleaseOutcome {
+        self.end_writing(|word| word.unlock(me, poison))
+    }
+
+    /// Releases the exclusive lease of `me`, and clears the poison: the bytes were repaired.
+    pub(crate) fn mend(self, me: SeatId) -> ReleaseOutcome {
+        self.end_writing(|word| word.mend(me))
+    }
+
+    #[inline(always)]
+    fn end_writing(self, next: impl FnMut(SlotWord) -> Option<SlotWord>) -> ReleaseOutcome {
         // Release: pairs with the Acquire of the next lease. Acquire: pairs with the Release of a
         // refused reader's release check, if that came before: its bit is then seen to be clear.
-        let unlocked = self
-            .word
-            .update(Ordering::AcqRel, Ordering::Relaxed, |word| {
-                word.unlock(me, poison)
-            });
-        match unlocked {
+        match self.word.update(Ordering::AcqRel, Ordering::Relaxed, next) {
             Ok((_, word)) => tail_of_lease(word),
-            // `me` does not hold the lease.
+            // The caller does not hold the lease.
             Err(_) => ReleaseOutcome::Unchanged,
         }
     }

@@ -104,6 +104,13 @@ impl Claim {
             .then(|| Self::new(round - 1, ClaimState::Open, SeatId::NONE))
     }
 
+    /// Attempts TORN in `round` → DONE by `me`, which has repaired the tiles.
+    #[must_use]
+    pub(crate) fn mend(self, round: u64, me: SeatId) -> Option<Self> {
+        (self.state() == ClaimState::Torn && self.round() == round)
+            .then(|| Self::new(round, ClaimState::Done, me))
+    }
+
     /// Attempts HELD by `seat` → TORN in the same round. Keeps the seat in the word as the culprit.
     #[must_use]
     pub(crate) fn tear(self, seat: SeatId) -> Option<Self> {
@@ -236,6 +243,18 @@ impl RoundWord {
     pub(crate) fn abandon(self, opener: SeatId) -> Option<Self> {
         self.is_held_by(opener)
             .then(|| Self::new(self.round(), RoundState::GivenUp, SeatId::NONE))
+    }
+
+    /// Returns `true` if the last round was ended with torn tiles, and its arrays were released.
+    pub(crate) fn is_settled_torn(self) -> bool {
+        self.state() == RoundState::Torn && self.is_settled()
+    }
+
+    /// Attempts settled in `round` with torn tiles → settled and whole: the tiles were repaired.
+    #[must_use]
+    pub(crate) fn mend(self, round: u64) -> Option<Self> {
+        (self.is_settled_torn() && !self.is_freed() && self.round() == round)
+            .then(|| Self::new(round, RoundState::Whole, SeatId::NONE))
     }
 
     /// Attempts to close the partition for good, if the last round is settled.

@@ -31,6 +31,8 @@ pub(crate) enum Purpose {
     /// The holder alone writes, and repairs half-written bytes. The array stays poisoned until
     /// then.
     Recover,
+    /// The holder alone writes, and writes only torn tiles of one partition.
+    Mend,
 }
 
 word_type! {
@@ -351,7 +353,7 @@ impl SlotWord {
     #[must_use]
     #[inline]
     pub(crate) fn lock(self, generation: u32, me: SeatId, purpose: Purpose) -> Option<Self> {
-        let good = !self.is_poisoned() || purpose == Purpose::Recover;
+        let good = !self.is_poisoned() || matches!(purpose, Purpose::Recover | Purpose::Mend);
         let data = Self::CONTROL.get(self.0) == 0;
         (self.is_live(generation) && self.writer().is_none() && good && data).then(|| {
             self.with(Self::WRITER, me.field())
@@ -369,6 +371,13 @@ impl SlotWord {
                 .with(Self::ROUND, 0)
                 .with_poison(poison)
         })
+    }
+
+    /// Attempts to remove the writer `seat`, and the poison: the writer has repaired the bytes.
+    #[must_use]
+    pub(crate) fn mend(self, seat: SeatId) -> Option<Self> {
+        let unlocked = self.unlock(seat, false)?;
+        Some(unlocked.with(Self::POISONED, 0))
     }
 
     /// Attempts to remove the opener `seat` of a round. The array stays in the round, with the
