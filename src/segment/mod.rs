@@ -188,6 +188,12 @@ impl Segment {
         self.inner.try_lock_seat(index, by)
     }
 
+    /// Returns `true` if the lock that marks a seat as alive is held, by its participant or by a
+    /// reaper. Takes no lock, so no reap beside it skips the seat.
+    pub(crate) fn is_seat_locked(&self, index: usize) -> Result<bool, SegmentError> {
+        self.inner.is_seat_locked(index)
+    }
+
     /// Releases a lock that [`try_lock_seat`](Segment::try_lock_seat) took in this process. Does
     /// nothing in a forked child that has not rebound, because the lock is its parent's.
     pub(crate) fn unlock_seat(&self, index: usize) {

@@ -37,6 +37,7 @@ mod leases;
 mod leave;
 mod names;
 mod partitions;
+mod peers;
 mod per_process;
 mod pins;
 
