@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+
 from . import _ndshm
-from ._array import ndarray
 from ._ndshm import Ref
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Peers(_ndshm.Table):
         """
         return [Peer(cast("Table", self), *fields) for fields in _ndshm.peers(self)]
 
-    def owner(self, item: ndarray | Ref[Any] | str) -> Peer | None:
+    def owner(self, item: np.ndarray[Any, Any] | Ref[Any] | str) -> Peer | None:
         """Return the process that owns an array, a `Ref`, or what has a name.
 
         Return None if it outlives all processes but the last, as everything does that has a name. A

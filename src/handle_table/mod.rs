@@ -120,6 +120,14 @@ impl HandleTable {
     }
 
     /// Returns this participant's seat number, from 0. It is unique among the living participants.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let other = HandleTable::join(table.segment())?;
+    /// assert_eq!((table.seat()?, other.seat()?), (0, 1));
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn seat(&self) -> Result<usize, JoinError> {
         self.core.seat()
     }

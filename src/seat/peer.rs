@@ -42,12 +42,26 @@ impl Hash for Peer {
 
 impl Peer {
     /// Returns the number of its seat, from 0.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// assert_eq!(table.peer()?.seat(), table.seat()?);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn seat(self) -> usize {
         self.seat as usize
     }
 
     /// Returns the pid of its process, as that process sees it. In another pid namespace
     /// (container) the number may be that of another process.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// assert_eq!(table.peer()?.pid(), std::process::id());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn pid(self) -> u32 {
         self.pid
     }

@@ -82,16 +82,37 @@ impl Segment {
     }
 
     /// Returns the bytes for the contents of all arrays together.
+    ///
+    /// ```
+    /// # use ndshm::Segment;
+    /// let segment = Segment::options().capacity(1 << 30).anonymous()?;
+    /// assert_eq!(segment.capacity(), 1 << 30);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn capacity(&self) -> u64 {
         self.memory().layout().geometry.capacity
     }
 
     /// Returns the maximum number of participants at one time.
+    ///
+    /// ```
+    /// # use ndshm::Segment;
+    /// let segment = Segment::options().seats(100).anonymous()?;
+    /// assert_eq!(segment.max_seats(), 100);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn max_seats(&self) -> u32 {
         self.memory().layout().geometry.seats
     }
 
     /// Returns the maximum number of arrays at one time.
+    ///
+    /// ```
+    /// # use ndshm::Segment;
+    /// let segment = Segment::options().arrays(1000).anonymous()?;
+    /// assert!(segment.max_arrays() >= 1000);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn max_arrays(&self) -> u64 {
         self.memory().layout().geometry.slots() as u64
     }
