@@ -163,7 +163,7 @@ class Exchange:
         for env, kind in zip(envs, status.tolist()):
             if kind == PLAIN:
                 continue
-            letter, error = self._read.pop(env, None) or self._load(env)
+            letter, error = self._read.pop(env) if env in self._read else self._load(env)
             if error is None and kind == LETTER:
                 letters.append((env, letter))
             else:
