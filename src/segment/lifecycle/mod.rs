@@ -69,7 +69,7 @@ impl Segment {
     /// assert!(Segment::open(name).is_err());
     /// # Ok::<(), ndshm::Error>(())
     /// ```
-    #[doc(alias("shm_open", "O_CREAT", "ftruncate"))]
+    #[doc(alias("shm_open", "shmget", "O_CREAT", "ftruncate"))]
     pub fn create(name: &str) -> Result<Segment, SegmentError> {
         Segment::options().create(name)
     }
@@ -88,7 +88,7 @@ impl Segment {
     /// assert_eq!(same.id(), segment.id());
     /// # Ok::<(), ndshm::Error>(())
     /// ```
-    #[doc(alias("shm_open", "attach", "mmap"))]
+    #[doc(alias("shm_open", "shmat", "attach", "mmap"))]
     pub fn open(name: &str) -> Result<Segment, SegmentError> {
         Segment::options().open(name)
     }
