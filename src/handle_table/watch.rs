@@ -14,7 +14,8 @@ use crate::word::SeatId;
 /// The pause between two looks at what is watched.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// A wait for the end of participants and names, created by [`HandleTable::watch`] or
+/// A wait for the end of participants and names, created by
+/// [`HandleTable::watch`](crate::HandleTable::watch) or
 /// [`SharedTable::watch`](crate::SharedTable::watch). That of a `SharedTable` borrows nothing, and
 /// may be sent to another thread.
 ///
