@@ -189,8 +189,8 @@ pub use error::{Error, Result};
 pub use handle::{AnyHandle, Handle};
 pub use handle_table::HandleTable;
 pub use handle_table::access::TableAccess;
-pub use handle_table::peers::{Gone, Watch};
 pub use handle_table::shared::SharedTable;
+pub use handle_table::watch::{Gone, Watch};
 #[cfg(not(loom))]
 #[doc(inline)]
 pub use inspect::Observer;

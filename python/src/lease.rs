@@ -18,7 +18,7 @@ use crate::process;
 use crate::segment::{Joined, lock};
 
 /// A wait is interrupted this often, to look for signals.
-const SLICE: Duration = Duration::from_millis(50);
+pub(crate) const SLICE: Duration = Duration::from_millis(50);
 
 /// The longest time that is a deadline; a longer one is none.
 const LONGEST: f64 = 1e9;
@@ -53,18 +53,7 @@ pub(crate) fn lease(array: &Bound<'_, PyAny>, mode: Mode, timeout: Option<f64>) 
             pin.get().handle
         )));
     }
-    let timeout = match timeout {
-        None => None,
-        Some(seconds) if seconds >= 0.0 => {
-            (seconds <= LONGEST).then(|| Duration::from_secs_f64(seconds))
-        }
-        Some(seconds) => {
-            return Err(PyValueError::new_err(format!(
-                "timeout is {seconds}: it is a number of seconds, 0 not to wait, or None to wait \
-                 without end"
-            )));
-        }
-    };
+    let timeout = self::timeout(timeout)?;
     let py = array.py();
     let view = array.call_method1(crate::found::name!(py, "view"), (plain(py)?,))?;
     if mode == Mode::Read {
@@ -78,6 +67,20 @@ pub(crate) fn lease(array: &Bound<'_, PyAny>, mode: Mode, timeout: Option<f64>) 
         timeout,
         held: Mutex::new(None),
     })
+}
+
+/// Returns a timeout in seconds as a duration, or `None` if it has no end.
+pub(crate) fn timeout(seconds: Option<f64>) -> PyResult<Option<Duration>> {
+    match seconds {
+        None => Ok(None),
+        Some(seconds) if seconds >= 0.0 => {
+            Ok((seconds <= LONGEST).then(|| Duration::from_secs_f64(seconds)))
+        }
+        Some(seconds) => Err(PyValueError::new_err(format!(
+            "timeout is {seconds}: it is a number of seconds, 0 not to wait, or None to wait \
+             without end"
+        ))),
+    }
 }
 
 /// Returns numpy's own class of arrays.

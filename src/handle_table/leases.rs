@@ -75,6 +75,7 @@ impl HandleTable {
         "view_mut",
         "get_lock",
         "RwLock",
+        "Mutex",
         "MPI_Win_lock"
     ))]
     #[inline(always)]

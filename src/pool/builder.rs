@@ -51,6 +51,14 @@ impl PoolBuilder {
 
     /// Sets the number of workers. Without it there is one for each processor that this process may
     /// use, or fewer if the segment has fewer seats.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let pool = Pool::builder().workers(2).threads(&table)?;
+    /// assert_eq!(pool.workers(), 2);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn workers(mut self, workers: usize) -> PoolBuilder {
         self.workers = Some(workers);
         self
@@ -78,6 +86,16 @@ impl PoolBuilder {
     }
 
     /// Starts threads of this process as workers.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let mut pool = Pool::builder().workers(2).threads(&table)?;
+    /// let x = table.zeros::<f64, _>(100)?;
+    /// pool.fill(x, 1.0)?;
+    /// assert_eq!(table.read(x)?.sum(), 100.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// Same as [`Pool::threads`].

@@ -204,6 +204,13 @@ impl<'t> Pool<'t> {
     }
 
     /// Returns the number of workers.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// assert_eq!(Pool::builder().workers(2).threads(&table)?.workers(), 2);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn workers(&self) -> usize {
         self.shared.workers
     }
@@ -227,6 +234,13 @@ impl<'t> Pool<'t> {
 
     /// Returns the number of deaths noticed so far. Under [`OnDeath::RunAgain`] a death may cause
     /// no error.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// assert_eq!(Pool::builder().workers(2).threads(&table)?.deaths(), 0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn deaths(&self) -> u64 {
         self.deaths
     }

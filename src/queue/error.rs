@@ -112,6 +112,16 @@ impl<T> core::fmt::Debug for PushError<T> {
 
 impl<T> PushError<T> {
     /// Returns the job.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let jobs = table.queue::<u64>(1)?;
+    /// jobs.push(1)?;
+    /// let refused = jobs.push(2).unwrap_err();
+    /// assert_eq!(refused.into_job(), 2);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn into_job(self) -> T {
         match self {
             PushError::Full { job, .. }
@@ -121,11 +131,29 @@ impl<T> PushError<T> {
     }
 
     /// Returns `true` if no cell was free. A later push may succeed.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let jobs = table.queue::<u64>(1)?;
+    /// jobs.push(1)?;
+    /// assert!(jobs.push(2).unwrap_err().is_full());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn is_full(&self) -> bool {
         matches!(self, PushError::Full { .. })
     }
 
     /// Returns `true` if the queue is closed.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let jobs = table.queue::<u64>(1)?;
+    /// jobs.close();
+    /// assert!(jobs.push(2).unwrap_err().is_closed());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn is_closed(&self) -> bool {
         matches!(self, PushError::Closed { .. })
     }

@@ -281,6 +281,16 @@ impl<T> Queue<'_, T> {
     }
 
     /// Returns `true` if the queue is closed.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let jobs = table.queue::<u64>(8)?;
+    /// assert!(!jobs.is_closed());
+    /// jobs.close();
+    /// assert!(jobs.is_closed());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn is_closed(&self) -> bool {
         self.lease.enter().is_err() || self.cells.is_closed()
     }
@@ -304,6 +314,13 @@ impl<T> Queue<'_, T> {
     }
 
     /// Returns the number of jobs that fit into the queue.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// assert_eq!(table.queue::<u64>(8)?.capacity(), 8);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn capacity(&self) -> usize {
         self.cells.capacity() as usize
     }
@@ -325,12 +342,33 @@ impl<T> Queue<'_, T> {
     }
 
     /// Returns `true` if there was a moment without a job during this call.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let jobs = table.queue::<u64>(8)?;
+    /// assert!(jobs.is_empty());
+    /// jobs.push(7)?;
+    /// assert!(!jobs.is_empty());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.lease.enter().is_err() || self.cells.is_empty()
     }
 
     /// Returns `true` if all cells hold jobs, now or a moment ago. A hint: only a push can tell if
     /// it succeeds.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let jobs = table.queue::<u64>(2)?;
+    /// jobs.push(1)?;
+    /// assert!(!jobs.is_full());
+    /// jobs.push(2)?;
+    /// assert!(jobs.is_full());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn is_full(&self) -> bool {
         self.len() == self.capacity()
     }

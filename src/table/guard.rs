@@ -137,11 +137,29 @@ impl<'t, T: Element, D: Dimension> ReadGuard<'t, T, D> {
     }
 
     /// Returns a view that lives as long as the guard is borrowed.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.from_shape_fn(4, |i| i as u64)?;
+    /// let guard = table.read(x)?;
+    /// let (left, right) = guard.view().split_at(ndarray::Axis(0), 2);
+    /// assert_eq!((left.sum(), right.sum()), (1, 5));
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn view(&self) -> ArrayView<'_, T, D> {
         self.view.view()
     }
 
     /// Returns the array's handle.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>(3)?;
+    /// assert_eq!(table.read(x)?.handle(), x.into());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn handle(&self) -> AnyHandle {
         self.lease.handle
     }
@@ -196,16 +214,44 @@ impl<'t, T: Element, D: Dimension> WriteGuard<'t, T, D> {
     }
 
     /// Returns a view that lives as long as the guard is borrowed.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.from_elem(3, 2)?;
+    /// assert_eq!(table.write(x)?.view().product(), 8);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn view(&self) -> ArrayView<'_, T, D> {
         self.view.view()
     }
 
     /// Returns a mutable view that lives as long as the guard is borrowed.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<u32, _>((2, 3))?;
+    /// let mut guard = table.write(x)?;
+    /// for (number, mut row) in guard.view_mut().rows_mut().into_iter().enumerate() {
+    ///     row.fill(number as u32);
+    /// }
+    /// assert_eq!(guard.sum(), 3);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn view_mut(&mut self) -> ArrayViewMut<'_, T, D> {
         self.view.view_mut()
     }
 
     /// Returns the array's handle.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>(3)?;
+    /// assert_eq!(table.write(x)?.handle(), x.into());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn handle(&self) -> AnyHandle {
         self.lease.handle
     }
@@ -257,6 +303,14 @@ impl<'t, T: Element, D: Dimension> Attached<'t, T, D> {
     }
 
     /// Returns the length of each axis.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>((2, 3))?;
+    /// assert_eq!(table.attach(x)?.shape(), [2, 3]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn shape(&self) -> &[usize] {
         self.view.shape()
     }

@@ -265,12 +265,36 @@ impl Locked {
     }
 
     /// Returns the kind of the lease.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// use ndshm::untyped::Mode;
+    ///
+    /// let x = table.zeros::<f64, _>((2, 3))?;
+    /// let locked = table.lock(x, Mode::Read)?;
+    /// assert_eq!(locked.mode(), Mode::Read);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn mode(&self) -> Mode {
         self.ticket.mode
     }
 
     /// Returns `true` until the value is unlocked. A copy in a forked child returns what the
     /// parent's returned at the fork.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// use ndshm::untyped::Mode;
+    ///
+    /// let x = table.zeros::<f64, _>((2, 3))?;
+    /// let mut locked = table.lock(x, Mode::Read)?;
+    /// assert!(locked.is_held());
+    /// table.unlock(&mut locked, false)?;
+    /// assert!(!locked.is_held());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn is_held(&self) -> bool {
         self.held
     }
@@ -281,6 +305,17 @@ impl Locked {
     }
 
     /// Returns the length of each axis.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// use ndshm::untyped::Mode;
+    ///
+    /// let x = table.zeros::<f64, _>((2, 3))?;
+    /// let locked = table.lock(x, Mode::Read)?;
+    /// assert_eq!(locked.shape(), [2, 3]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn shape(&self) -> &[usize] {
         &self.kind.shape
     }
@@ -291,6 +326,17 @@ impl Locked {
     }
 
     /// Returns the array's handle.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// use ndshm::untyped::Mode;
+    ///
+    /// let x = table.zeros::<f64, _>((2, 3))?;
+    /// let locked = table.lock(x, Mode::Read)?;
+    /// assert_eq!(locked.handle(), x.into());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn handle(&self) -> AnyHandle {
         self.ticket.handle
     }

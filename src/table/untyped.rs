@@ -178,6 +178,14 @@ impl<'t> UntypedReadGuard<'t> {
     }
 
     /// Returns the bytes of the elements, in memory order.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.from_elem(2, 258_u16)?;
+    /// assert_eq!(table.read_untyped(x)?.bytes(), [2, 1, 2, 1]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: the bytes are in the array's extent, which is mapped while the table lives
         // (`locate_untyped`), and they are initialised. Nobody writes them while the shared lease
@@ -215,6 +223,14 @@ impl<'t> UntypedWriteGuard<'t> {
     }
 
     /// Returns the bytes of the elements, in memory order.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.from_elem(4, 7_u8)?;
+    /// assert_eq!(table.write_untyped(x)?.bytes(), [7; 4]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: the bytes are in the array's extent, which is mapped while the table lives
         // (`locate_untyped`), and they are initialised. Nobody else writes them while the exclusive
@@ -223,6 +239,15 @@ impl<'t> UntypedWriteGuard<'t> {
     }
 
     /// Returns the bytes of the elements, in memory order, to be written.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<u8, _>(4)?;
+    /// table.write_untyped(x)?.bytes_mut().copy_from_slice(b"text");
+    /// assert_eq!(table.read(x)?.to_vec(), b"text");
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `bytes`; `self` is borrowed mutably, so no other borrow of the bytes lives.
         unsafe { self.bytes.as_mut() }

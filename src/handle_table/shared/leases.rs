@@ -27,6 +27,17 @@ impl SharedTable {
     ///
     /// Any number of threads and processes may read at once.
     ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// let x = table.from_elem(1000, 0.5)?;
+    /// let guard = table.read(x)?;
+    /// // The guard borrows nothing, and another thread drops it.
+    /// let sum = std::thread::spawn(move || guard.sum()).join().unwrap();
+    /// assert_eq!(sum, 500.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`HandleTable::read`](crate::HandleTable::read). If another thread of this process writes
     /// the array, [`LeaseError::Busy`] has this process's pid.
@@ -76,6 +87,15 @@ impl SharedTable {
     /// Leases an array for reading, with any element type. See
     /// [`HandleTable::read_untyped`](crate::HandleTable::read_untyped).
     ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// let x = table.from_elem(3, 1_u8)?;
+    /// let guard = table.read_untyped(x)?;
+    /// assert_eq!(std::thread::spawn(move || guard.bytes().len()).join().unwrap(), 3);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`read`](SharedTable::read), but for `InvalidElement`.
     pub fn read_untyped(
@@ -88,6 +108,16 @@ impl SharedTable {
     /// Leases an array for writing, with any element type. See
     /// [`HandleTable::write_untyped`](crate::HandleTable::write_untyped).
     ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<u8, _>(3)?;
+    /// let mut guard = table.write_untyped(x)?;
+    /// std::thread::spawn(move || guard.bytes_mut()[0] = 1).join().unwrap();
+    /// assert_eq!(table.read(x)?[0], 1);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`write`](SharedTable::write), but for `InvalidElement`.
     pub fn write_untyped(
@@ -99,6 +129,23 @@ impl SharedTable {
 
     /// Leases a poisoned array, passes it to `look`, which makes the contents good, and clears the
     /// poison. See [`HandleTable::recover`](crate::HandleTable::recover).
+    ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// let x = table.from_elem(3, 1)?;
+    /// std::thread::scope(|threads| {
+    ///     let writer = threads.spawn(|| {
+    ///         let _guard = table.write(x).unwrap();
+    ///         std::panic::resume_unwind(Box::new("in the middle"));
+    ///     });
+    ///     assert!(writer.join().is_err());
+    /// });
+    /// assert!(table.read(x).is_err());                     // poisoned
+    /// table.recover(x, |mut x| x.fill(0))?;
+    /// assert_eq!(table.read(x)?.sum(), 0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`write`](SharedTable::write), but for `Poisoned`.
@@ -120,6 +167,20 @@ impl SharedTable {
 
     /// Declares the contents of a poisoned array good again. See
     /// [`HandleTable::clear_poison`](crate::HandleTable::clear_poison).
+    ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// use ndshm::untyped::Mode;
+    ///
+    /// let x = table.zeros::<f64, _>(3)?;
+    /// let mut locked = table.lock(x, Mode::Write)?;
+    /// table.unlock(&mut locked, true)?;                    // poisons
+    /// assert!(table.read(x).is_err());
+    /// table.clear_poison(x)?;
+    /// assert!(table.read(x).is_ok());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn clear_poison(&self, handle: impl Into<AnyHandle>) -> Result<(), LeaseError> {
         let handle = handle.into();
         self.with(|core| core.clear_poison(handle))?
@@ -127,6 +188,19 @@ impl SharedTable {
 
     /// Leases an array without a guard. Any thread of this process may
     /// [unlock](SharedTable::unlock) it. See [`HandleTable::lock`](crate::HandleTable::lock).
+    ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// use ndshm::untyped::Mode;
+    ///
+    /// let x = table.zeros::<f64, _>(3)?;
+    /// let mut locked = table.lock(x, Mode::Write)?;
+    /// assert!(table.read(x).is_err());                     // busy
+    /// std::thread::scope(|threads| threads.spawn(|| table.unlock(&mut locked, false)).join().unwrap())?;
+    /// assert!(table.read(x).is_ok());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`HandleTable::lock`](crate::HandleTable::lock).
@@ -196,6 +270,18 @@ impl SharedTable {
     /// Gives back a lease that [`lock`](SharedTable::lock) took. See
     /// [`HandleTable::unlock`](crate::HandleTable::unlock).
     ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// use ndshm::untyped::Mode;
+    ///
+    /// let x = table.zeros::<f64, _>(3)?;
+    /// let mut locked = table.lock(x, Mode::Read)?;
+    /// table.unlock(&mut locked, false)?;
+    /// assert!(table.unlock(&mut locked, false).is_err());  // once
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`LeaseError::NotHeld`] if the value was unlocked before, if another table locked it, or if
     /// the parent of this process did before the fork. Nothing is changed then.
@@ -204,6 +290,18 @@ impl SharedTable {
     }
 
     /// Returns a handle as one of an array of `T` with dimension `D`. See [`AnyHandle::downcast`].
+    ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// use ndarray::Ix2;
+    ///
+    /// let any: ndshm::AnyHandle = table.zeros::<f64, _>((10, 3))?.into();
+    /// let x = table.downcast::<f64, Ix2>(any)?;
+    /// assert_eq!(table.read(x)?.dim(), (10, 3));
+    /// assert!(table.downcast::<u8, Ix2>(any).is_err());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`AnyHandle::downcast`].
