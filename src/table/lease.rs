@@ -204,8 +204,27 @@ impl Core {
         *count -= 1;
         if *count == 0 {
             recursive.remove(&slot);
+            drop(recursive);
+            self.rouse_own_writer(slot);
         }
         true
+    }
+
+    /// Wakes another thread of this process that waits to write, after a lease of the seat has
+    /// ended. The seat's bit is the thread's mark then.
+    #[cold]
+    fn rouse_own_writer(&self, slot: SlotIndex) {
+        if let Some(slot) = Slot::of(self.segment.memory(), slot)
+            && slot.word().is_written_by(self.seat.get())
+        {
+            let tail = slot.finish_release();
+            self.hint_if_freed(slot.index, tail);
+        }
+    }
+
+    /// Returns `true` if the seat has more leases on a slot than its bit tells.
+    pub(super) fn has_recursive(&self, slot: SlotIndex) -> bool {
+        self.recursive.borrow().contains_key(&slot)
     }
 }
 
