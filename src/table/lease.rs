@@ -5,6 +5,7 @@ use ndarray::Dimension;
 use super::core::Core;
 use super::locate::Located;
 use super::slot::{Refused, ReleaseOutcome, Shared, Slot};
+use super::wait::Bed;
 use crate::descriptor::{HalfWritten, PoisonNote, WrongKind};
 use crate::element::{Element, schema};
 use crate::handle::AnyHandle;
@@ -204,22 +205,14 @@ impl Core {
         *count -= 1;
         if *count == 0 {
             recursive.remove(&slot);
-            drop(recursive);
-            self.rouse_own_writer(slot);
+            self.own_ends.ended();
         }
         true
     }
 
-    /// Wakes another thread of this process that waits to write, after a lease of the seat has
-    /// ended. The seat's bit is the thread's mark then.
-    #[cold]
-    fn rouse_own_writer(&self, slot: SlotIndex) {
-        if let Some(slot) = Slot::of(self.segment.memory(), slot)
-            && slot.word().is_written_by(self.seat.get())
-        {
-            let tail = slot.finish_release();
-            self.hint_if_freed(slot.index, tail);
-        }
+    /// Returns the place to sleep until a lease of this seat has ended that its bit does not tell.
+    pub(super) fn bed_for_own_leases(&self) -> Bed {
+        self.own_ends.bed()
     }
 
     /// Returns `true` if the seat has more leases on a slot than its bit tells.

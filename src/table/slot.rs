@@ -360,6 +360,26 @@ impl<'m> Slot<'m> {
         self.word.wait(seen.bits() as u32, nap);
     }
 
+    /// Sleeps for at most `nap` while the half of the row that has the bit of `reader` is that of
+    /// `seen`, the word of the row. Wakes up after a release check that finds WAITED.
+    pub(crate) fn sleep_for(self, reader: SeatId, seen: u64, nap: Duration) {
+        if let Some((word, bit)) = self.bit(reader) {
+            match bit >> 32 {
+                0 => word.wait(seen as u32, nap),
+                _ => word.wait_high((seen >> 32) as u32, nap),
+            }
+        }
+    }
+
+    /// Wakes the writer that waits for readers.
+    #[cold]
+    fn wake_row(self) {
+        for word in self.readers {
+            word.wake_all();
+            word.wake_high();
+        }
+    }
+
     /// Ends the round that `me` opened although participants may still hold tiles. The array is
     /// left without an opener, and the last participant's release check unlocks it.
     pub(crate) fn orphan(self, me: SeatId, poison: bool) -> ReleaseOutcome {
@@ -548,14 +568,17 @@ impl<'m> Slot<'m> {
         seats_of(self.readers)
     }
 
-    /// Returns the first seat with a bit set, other than `me`.
-    pub(crate) fn any_other_reader(self, me: SeatId) -> Option<SeatId> {
+    /// Returns the first seat with a bit set, other than `me`, and the word of the row that has it.
+    pub(crate) fn any_other_reader(self, me: SeatId) -> Option<(SeatId, u64)> {
         let own = me.index();
         let mut words = self.readers.iter().enumerate();
         words.find_map(|(at, word)| {
-            let own = own.filter(|own| own / 64 == at).map_or(0, |own| 1 << (own % 64));
+            let own = own
+                .filter(|own| own / 64 == at)
+                .map_or(0, |own| 1 << (own % 64));
             // Acquire: pairs with the Release in `clear_bit`.
-            first_of(at, word.load(Ordering::Acquire) & !own)
+            let bits = word.load(Ordering::Acquire);
+            Some((first_of(at, bits & !own)?, bits))
         })
     }
 
@@ -664,15 +687,8 @@ fn tail_of_lease(word: SlotWord) -> ReleaseOutcome {
 fn finish_from(memory: &Memory, index: SlotIndex, mut seen: SlotWord) -> Option<SlotWord> {
     let slot = Slot::of(memory, index)?;
     if seen.is_waited() {
-        // The writer may have waited for the bit that the caller has cleared. Relaxed: the caller's
-        // read-modify-write has released that bit.
-        let roused = slot
-            .word
-            .update(Ordering::Relaxed, Ordering::Relaxed, SlotWord::rouse);
-        if let Ok((_, word)) = roused {
-            wake(slot.word);
-            seen = word;
-        }
+        // The writer may wait for the bit that the caller has cleared.
+        slot.wake_row();
     }
     while let Some(next) = seen.after_leases() {
         if is_kept_by_pins(memory, index, seen) {

@@ -4,7 +4,9 @@
 //! its steps by [`Core::look`] and sleeps in between. It needs no table for the sleep, so a
 //! `SharedTable` sleeps without its lock.
 
+use core::cell::RefCell;
 use core::time::Duration;
+use std::sync::Arc;
 
 use super::core::Core;
 use super::locked::{Locked, Mode, Stay, Ticket};
@@ -14,6 +16,7 @@ use crate::memory::Memory;
 use crate::seat::JoinError;
 use crate::sync::spin;
 use crate::sync::time::Instant;
+use crate::sync::{Atom, Ordering};
 use crate::table::error::LeaseError;
 use crate::word::{Purpose, SeatId, SlotIndex, SlotWord};
 
@@ -45,8 +48,37 @@ pub(crate) struct Waiter {
 pub(crate) enum Look<'t> {
     /// The lease holds. For an exclusive lease the second value means nothing.
     Taken(Slot<'t>, Shared),
-    /// Sleep on this word of the slot, and look again.
-    NotYet(SlotIndex, SlotWord),
+    /// Sleep, and look again.
+    NotYet(Bed),
+}
+
+/// The word on which a waiter sleeps, with its value.
+pub(crate) enum Bed {
+    /// The slot word: its writer has to go.
+    Word(SlotIndex, SlotWord),
+    /// The word of the row that has the bit of this reader.
+    Row(SlotIndex, SeatId, u64),
+    /// The number of times that the last lease of the seat but for a mark has ended.
+    Own(Arc<Atom>, u64),
+}
+
+impl Bed {
+    /// Sleeps for at most `nap`. Needs no table.
+    pub(crate) fn sleep(&self, memory: &Memory, nap: Duration) {
+        match *self {
+            Bed::Word(slot, seen) => {
+                if let Some(slot) = Slot::of(memory, slot) {
+                    slot.sleep(seen, nap);
+                }
+            }
+            Bed::Row(slot, reader, seen) => {
+                if let Some(slot) = Slot::of(memory, slot) {
+                    slot.sleep_for(reader, seen, nap);
+                }
+            }
+            Bed::Own(ref ends, seen) => ends.wait(seen as u32, nap),
+        }
+    }
 }
 
 /// The next step of a waiter after a look.
@@ -110,6 +142,30 @@ impl Waiter {
     }
 }
 
+/// The ends of leases that the bit of a seat does not tell: another thread of the seat has a lease
+/// of the array by the same bit, or waits to write it.
+///
+/// Changed and read by the thread that has the table. The first wait makes it.
+#[derive(Default)]
+pub(super) struct OwnEnds(RefCell<Option<Arc<Atom>>>);
+
+impl OwnEnds {
+    /// Counts an end, and wakes the threads that wait for one.
+    pub(super) fn ended(&self) {
+        if let Some(ends) = &*self.0.borrow() {
+            ends.fetch_add(1, Ordering::Relaxed);
+            ends.wake_all();
+        }
+    }
+
+    /// Returns the place to sleep until the next end.
+    pub(super) fn bed(&self) -> Bed {
+        let mut ends = self.0.borrow_mut();
+        let ends = ends.get_or_insert_with(|| Arc::new(Atom::zero()));
+        Bed::Own(Arc::clone(ends), ends.load(Ordering::Relaxed))
+    }
+}
+
 /// Returns the purpose of an exclusive lease.
 fn purpose(mode: Mode) -> Purpose {
     match mode {
@@ -132,16 +188,12 @@ impl Core {
         let mut waiter = Waiter::new(handle, mode, timeout, false);
         waiter.spin(memory, self.segment.key());
         loop {
-            let (slot, seen) = match self.look(&mut waiter)? {
+            let bed = match self.look(&mut waiter)? {
                 Look::Taken(slot, shared) => return Ok((slot, shared)),
-                Look::NotYet(slot, seen) => (slot, seen),
+                Look::NotYet(bed) => bed,
             };
             match waiter.next() {
-                Next::Sleep(nap) => {
-                    if let Some(slot) = Slot::of(memory, slot) {
-                        slot.sleep(seen, nap);
-                    }
-                }
+                Next::Sleep(nap) => bed.sleep(memory, nap),
                 Next::Reap => {
                     let reaped = self.reap();
                     self.unless_failed(&mut waiter, reaped)?;
@@ -202,7 +254,7 @@ impl Core {
             }
             // `None`: the writer has gone since.
             if let Some(seen) = slot.wait(generation) {
-                return Ok(Look::NotYet(slot.index, seen));
+                return Ok(Look::NotYet(Bed::Word(slot.index, seen)));
             }
         }
     }
@@ -229,7 +281,7 @@ impl Core {
                 return Err(self.deadlock(handle));
             }
             if let Some(seen) = slot.wait(generation) {
-                return Ok(Look::NotYet(slot.index, seen));
+                return Ok(Look::NotYet(Bed::Word(slot.index, seen)));
             }
             // There is no writer: the array has readers, or had some.
             let (mark, announced) = slot.announce(generation, me, purpose(waiter.mode));
@@ -249,33 +301,30 @@ impl Core {
         generation: u32,
         me: SeatId,
     ) -> Result<Look<'t>, LeaseError> {
-        // A thread of this process may have a lease by the same bit.
-        let reader = || match slot.any_other_reader(me) {
-            None if self.has_recursive(slot.index) => Some(me),
-            other => other,
-        };
-        let mut seen = slot.word();
-        if reader().is_some() {
-            // Look again after the flag is set: a reader that goes later finds it.
-            seen = slot.wait(generation).unwrap_or_else(|| slot.word());
+        let mut found = slot.any_other_reader(me);
+        if found.is_some() {
+            // Set the flag before the look that decides: a reader that goes later finds it.
+            let _ = slot.wait(generation);
+            found = slot.any_other_reader(me);
         }
-        if !seen.is_live(generation) {
+        if !slot.word().is_live(generation) {
             return Err(LeaseError::Stale {
                 handle: waiter.handle,
             });
         }
-        match reader() {
-            None => {
-                // Before the first access: from here on a death poisons the array.
-                slot.clear_bit(me);
-                waiter.announced = None;
-                Ok(Look::Taken(slot, Shared::First))
-            }
-            Some(reader) => {
-                waiter.holder = reader;
-                Ok(Look::NotYet(slot.index, seen))
-            }
+        if let Some((reader, seen)) = found {
+            waiter.holder = reader;
+            return Ok(Look::NotYet(Bed::Row(slot.index, reader, seen)));
         }
+        // A thread of this process may have a lease by the same bit.
+        if self.has_recursive(slot.index) {
+            waiter.holder = me;
+            return Ok(Look::NotYet(self.bed_for_own_leases()));
+        }
+        // Before the first access: from here on a death poisons the array.
+        slot.clear_bit(me);
+        waiter.announced = None;
+        Ok(Look::Taken(slot, Shared::First))
     }
 
     /// Takes back what a waiter has announced. Nothing is left of it.

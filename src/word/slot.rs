@@ -318,8 +318,8 @@ impl SlotWord {
         }
     }
 
-    /// Returns `false` if [`after_leases`](SlotWord::after_leases) and
-    /// [`rouse`](SlotWord::rouse) return `None`, for most words for which they do.
+    /// Returns `false` if [`after_leases`](SlotWord::after_leases) returns `None` and the word is not
+    /// WAITED, for most words of which that is so.
     #[inline]
     pub(crate) fn may_change_after_leases(self) -> bool {
         // A writer may be ORPHAN, or wait for readers.
@@ -392,13 +392,6 @@ impl SlotWord {
     #[inline]
     pub(crate) fn wait(self, generation: u32) -> Option<Self> {
         (self.is_live(generation) && !self.writer().is_none()).then(|| self.with(Self::WAITED, 1))
-    }
-
-    /// Attempts WAITED → not WAITED. The caller wakes the sleepers.
-    #[must_use]
-    #[inline]
-    pub(crate) fn rouse(self) -> Option<Self> {
-        self.is_waited().then(|| self.with(Self::WAITED, 0))
     }
 
     /// Attempts to remove the opener `seat` of a round. The array stays in the round, with the

@@ -16,7 +16,6 @@ use crate::table::core::Core;
 use crate::table::error::LeaseError;
 use crate::table::locate::Located;
 use crate::table::locked::{Locked, Mode, Ticket};
-use crate::table::slot::Slot;
 use crate::table::wait::{Look, Next, Waiter};
 
 impl SharedTable {
@@ -202,9 +201,10 @@ impl SharedTable {
         timeout: Duration,
     ) -> Result<(Ticket, Result<Located<T, D>, LeaseError>), LeaseError> {
         let waiting = Waiting::new(self, handle, mode, timeout);
-        waiting.run(|| true, |core, ticket| {
-            (ticket, core.locate_leased(&ticket))
-        })
+        waiting.run(
+            || true,
+            |core, ticket| (ticket, core.locate_leased(&ticket)),
+        )
     }
 }
 
@@ -237,19 +237,15 @@ impl<'t> Waiting<'t> {
                     Look::Taken(slot, shared) => {
                         ControlFlow::Break(then(core, core.ticket(slot, waiter, shared)))
                     }
-                    Look::NotYet(slot, seen) => ControlFlow::Continue((slot, seen)),
+                    Look::NotYet(bed) => ControlFlow::Continue(bed),
                 })
             })??;
-            let (slot, seen) = match looked {
+            let bed = match looked {
                 ControlFlow::Break(result) => return Ok(result),
-                ControlFlow::Continue(asleep) => asleep,
+                ControlFlow::Continue(bed) => bed,
             };
             match waiter.next() {
-                Next::Sleep(nap) => {
-                    if let Some(slot) = Slot::of(segment.memory(), slot) {
-                        slot.sleep(seen, nap);
-                    }
-                }
+                Next::Sleep(nap) => bed.sleep(segment.memory(), nap),
                 Next::Reap => {
                     let reaped = table.reap();
                     table.with(|core| core.unless_failed(waiter, reaped))??;
