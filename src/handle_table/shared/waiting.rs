@@ -8,7 +8,7 @@ use ndarray::Dimension;
 
 use super::SharedTable;
 use super::guards::{
-    SharedReadGuard, SharedUntypedReadGuard, SharedUntypedWriteGuard, SharedWriteGuard,
+    Held, SharedReadGuard, SharedUntypedReadGuard, SharedUntypedWriteGuard, SharedWriteGuard,
 };
 use crate::element::Element;
 use crate::handle::{AnyHandle, Handle};
@@ -32,9 +32,7 @@ impl SharedTable {
     ) -> Result<SharedReadGuard<T, D>, LeaseError> {
         match self.read(handle) {
             Err(LeaseError::Busy { .. }) => {
-                let handle = AnyHandle::from(handle);
-                let (ticket, located) = self.wait_located(handle, Mode::Read, timeout)?;
-                let (held, located) = self.hold(handle, ticket, located)?;
+                let (held, located) = self.wait_for(handle, Mode::Read, timeout)?;
                 Ok(SharedReadGuard::new(held, located))
             }
             taken => taken,
@@ -73,9 +71,7 @@ impl SharedTable {
     ) -> Result<SharedWriteGuard<T, D>, LeaseError> {
         match self.write(handle) {
             Err(LeaseError::Busy { .. }) => {
-                let handle = AnyHandle::from(handle);
-                let (ticket, located) = self.wait_located(handle, Mode::Write, timeout)?;
-                let (held, located) = self.hold(handle, ticket, located)?;
+                let (held, located) = self.wait_for(handle, Mode::Write, timeout)?;
                 Ok(SharedWriteGuard::new(held, located))
             }
             taken => taken,
@@ -193,18 +189,18 @@ impl SharedTable {
         }
     }
 
-    /// Waits for a lease, and locates the array.
-    fn wait_located<T: Element, D: Dimension>(
+    /// Waits for a lease, and looks for invalid elements without the lock.
+    fn wait_for<T: Element, D: Dimension>(
         &self,
-        handle: AnyHandle,
+        handle: Handle<T, D>,
         mode: Mode,
         timeout: Duration,
-    ) -> Result<(Ticket, Result<Located<T, D>, LeaseError>), LeaseError> {
+    ) -> Result<(Held, Located<T, D>), LeaseError> {
+        let handle = AnyHandle::from(handle);
         let waiting = Waiting::new(self, handle, mode, timeout);
-        waiting.run(
-            || true,
-            |core, ticket| (ticket, core.locate_leased(&ticket)),
-        )
+        let locate = |core: &Core, ticket| (ticket, core.locate_leased(&ticket));
+        let (ticket, located) = waiting.run(|| true, locate)?;
+        self.hold(handle, ticket, located)
     }
 }
 
