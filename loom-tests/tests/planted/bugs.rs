@@ -132,7 +132,7 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "a writer's end loses the pins",
         file: "src/word/slot.rs",
-        at: "self.is_written_by(seat).then(|| {\n            «self.with(Self::WRITER, 0)»\n                .with(Self::ROUND, 0)",
+        at: "self.is_written_by(seat).then(|| {\n            «self.with(Self::WRITER, 0)»\n                .with(Self::WAITED, 0)",
         instead: "self.with(Self::WRITER, 0).with(Self::PINNED, 0)",
         model: ("pins", "a_pin_outlasts_leases_and_recovery"),
     },
