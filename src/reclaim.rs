@@ -228,8 +228,8 @@ fn poison(
     }
 }
 
-/// Ends the exclusive lease of `seat`, or the round it opened, and poisons the array. Returns
-/// `true` if that made the slot FREE.
+/// Ends the exclusive lease of `seat`, or the round it opened, and poisons the array, unless the
+/// seat was only waiting to write. Returns `true` if that made the slot FREE.
 fn release_writer(
     segment: &Segment,
     slot: Slot<'_>,
@@ -239,6 +239,11 @@ fn release_writer(
 ) -> bool {
     if !word.is_written_by(seat) {
         return false;
+    }
+    if !word.is_in_round() && slot.has_bit(seat) {
+        // It was waiting for readers to leave, and has not written.
+        let tail = slot.unlock_exclusive(seat, false);
+        return tail.freed(segment.memory(), slot.index).is_some();
     }
     let generation = word.generation();
     let what = match word.is_in_round() {

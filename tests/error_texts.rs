@@ -87,6 +87,14 @@ fn made() -> Vec<Error> {
         SystematicPlan::new(&[1.0, -1.0], 0.5, 10).unwrap_err();
         LeaseError::Busy { handle: X, name: None, pid: 4711 };
         LeaseError::Busy { handle: X, name: None, pid: 0 };
+        LeaseError::TimedOut {
+            handle: X,
+            name: Some("weights".into()),
+            pid: 4711,
+            waited: Duration::from_millis(250)
+        };
+        LeaseError::TimedOut { handle: X, name: None, pid: 0, waited: Duration::from_secs(2) };
+        LeaseError::Deadlock { handle: X, name: None };
         LeaseError::Poisoned {
             handle: X, name: Some(weights()), pid: 4711, unix_time: 1_795_000_000,
             what: HalfWritten::Tiles, rows: vec![],

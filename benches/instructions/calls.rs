@@ -1,6 +1,7 @@
 //! The counted calls. Each prepares its table, and is then repeated.
 
 use std::hint::black_box;
+use std::time::Duration;
 
 use ndarray::{Axis, Ix2};
 use ndshm::{Handle, HandleTable, Segment};
@@ -9,6 +10,9 @@ use crate::tracer::mark;
 
 /// Maximum number of repetitions of a call in a single-stepped process.
 pub const REPEATS: usize = 32;
+
+/// The timeout of a lease that need not wait.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A call's name, and the function that repeats it.
 pub type Call = (&'static str, fn());
@@ -23,6 +27,8 @@ pub const CALLS: &[Call] = &[
     ("attach/view", view),
     ("lease/read", read),
     ("lease/write", write),
+    ("lease/read_timeout", read_timeout),
+    ("lease/write_timeout", write_timeout),
     ("tile/claim", claim),
     ("find/one found before", find),
     ("publish+unpublish", publish),
@@ -77,6 +83,24 @@ fn write() {
     let x = array(&table);
     repeat(|| {
         let mut lease = table.write(x).expect("nobody else has it");
+        black_box(lease.view_mut().as_mut_ptr())
+    });
+}
+
+fn read_timeout() {
+    let table = table();
+    let x = array(&table);
+    repeat(|| {
+        let lease = table.read_timeout(x, PATIENCE).expect("nobody writes");
+        black_box(lease.view().as_ptr())
+    });
+}
+
+fn write_timeout() {
+    let table = table();
+    let x = array(&table);
+    repeat(|| {
+        let mut lease = table.write_timeout(x, PATIENCE).expect("nobody has it");
         black_box(lease.view_mut().as_mut_ptr())
     });
 }

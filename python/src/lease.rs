@@ -105,22 +105,36 @@ impl Lease {
         loop {
             let left = match self.timeout {
                 Some(timeout) => timeout.saturating_sub(start.elapsed()),
-                None => SLICE,
+                None => Duration::MAX,
             };
-            let slice = left.min(SLICE);
             if self.joined.is_leaving() {
                 // That may fail. A thread that waits does not keep it from happening.
-                py.detach(|| std::thread::sleep(slice));
+                py.detach(|| std::thread::sleep(left.min(SLICE)));
+                py.check_signals()?;
             }
-            // Taken anew for each slice: while a thread has it, the process does not leave.
+            // Taken anew: while a thread has it, the process does not leave.
             let table = self.joined.table_to_give_back();
             let table = table.ok_or_else(error::closed)?;
-            let outcome = py.detach(|| table.lock_timeout(handle, mode, slice));
-            drop(table);
-            match outcome {
-                Err(LeaseError::Busy { .. }) if left > slice || self.timeout.is_none() => {
-                    py.check_signals()?;
+            let mut looked = Instant::now();
+            let mut interrupted = None;
+            // No lock of the table is held during this call.
+            let goes_on = || {
+                if looked.elapsed() >= SLICE {
+                    looked = Instant::now();
+                    interrupted = Python::attach(|py| py.check_signals()).err();
                 }
+                interrupted.is_none() && !self.joined.is_leaving()
+            };
+            let outcome = py.detach(|| table.lock_while(handle, mode, left, goes_on));
+            drop(table);
+            if let Some(error) = interrupted {
+                return Err(error);
+            }
+            let is_over = self
+                .timeout
+                .is_some_and(|timeout| start.elapsed() >= timeout);
+            match outcome {
+                Err(LeaseError::TimedOut { .. }) if !is_over => {}
                 outcome => return outcome.map_err(raise),
             }
         }

@@ -12,6 +12,7 @@ use super::locate::TableView;
 use super::name_cache::NameCache;
 use super::roster;
 use super::slot::{ReleaseOutcome, Slot};
+use super::wait::OwnEnds;
 use crate::handle::AnyHandle;
 use crate::seat::JoinError;
 use crate::seat::{self, ReapReport};
@@ -40,6 +41,8 @@ pub struct Core {
     pub(super) cache: RefCell<Cache>,
     /// Shared leases that this seat has on a slot beyond the first.
     pub(super) recursive: RefCell<HashMap<SlotIndex, usize>>,
+    /// Wakes threads of a shared table that wait for leases of the seat.
+    pub(super) own_ends: OwnEnds,
     /// The number of this participant's pins of each array, at least one.
     pub(super) pins: RefCell<BTreeMap<AnyHandle, usize>>,
     /// Schema index of each record type used here.
@@ -71,6 +74,7 @@ impl Core {
             process: TokenWord::of_this_process(),
             cache: RefCell::new(Cache::new(segment.retain_limits())),
             recursive: RefCell::default(),
+            own_ends: OwnEnds::default(),
             pins: RefCell::default(),
             schemas: RefCell::default(),
             named: RefCell::default(),

@@ -1,6 +1,7 @@
 //! Errors of allocating, leasing and freeing.
 
 use core::ops::Range;
+use core::time::Duration;
 
 use thiserror::Error as ThisError;
 
@@ -137,6 +138,43 @@ pub enum LeaseError {
         name: Option<String>,
         /// A process that holds it; 0 for members of a round without its opener.
         pid: u32,
+    },
+    /// The lease was not to be had within the time that the caller waits.
+    #[error(
+        "{handle}{} could not be leased within {waited:?}: it is leased by {}",
+        Called(.name),
+        match *.pid {
+            0 => "members of a round that has lost its opener; wait until they have left it"
+                .to_owned(),
+            pid if pid == std::process::id() => format!(
+                "process {pid}, which is this process: drop the guard or unlock the lease in the \
+                 thread that has it, or pass a longer timeout"
+            ),
+            pid => format!("process {pid}; let it end its lease, or pass a longer timeout"),
+        }
+    )]
+    TimedOut {
+        /// The handle.
+        handle: AnyHandle,
+        /// A name of the array, if it has one.
+        name: Option<String>,
+        /// A process that holds it, or waits to write it; 0 for members of a round without its
+        /// opener.
+        pid: u32,
+        /// The time that the caller waited.
+        waited: Duration,
+    },
+    /// The participant that waits for the lease holds the array itself.
+    #[error(
+        "{handle}{} is leased by this participant itself, so the call would wait for ever: drop the \
+         guard, unlock the lease or end the round first",
+        Called(.name)
+    )]
+    Deadlock {
+        /// The handle.
+        handle: AnyHandle,
+        /// A name of the array, if it has one.
+        name: Option<String>,
     },
     /// The holder of the lease is dead, and a foreign lock prevents reclaiming the lease.
     #[error(

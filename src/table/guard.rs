@@ -3,11 +3,13 @@
 
 use core::fmt;
 use core::ops::{Deref, DerefMut, Range};
+use core::time::Duration;
 
 use ndarray::{ArrayRef, ArrayView, ArrayViewMut, Axis, Dimension, RawArrayViewMut, Slice};
 
 use super::core::Core;
 use super::locate::Located;
+use super::locked::Mode;
 use crate::element::Element;
 use crate::handle::{AnyHandle, Handle};
 use crate::memory::{Access, ViewAccesses};
@@ -60,6 +62,44 @@ impl Core {
                 drop(self.exclusive_lease(slot, handle, Purpose::Write));
                 Err(error.into())
             }
+        }
+    }
+
+    /// Leases an array for reading, and waits for its writers.
+    #[track_caller]
+    pub(crate) fn read_timeout<T: Element, D: Dimension>(
+        &self,
+        handle: Handle<T, D>,
+        timeout: Duration,
+    ) -> Result<ReadGuard<'_, T, D>, LeaseError> {
+        match self.read(handle) {
+            Err(LeaseError::Busy { .. }) => {
+                let handle = AnyHandle::from(handle);
+                let (slot, shared) = self.wait_for(handle, Mode::Read, timeout)?;
+                let lease = self.shared_lease(slot, handle, shared);
+                let located = self.locate_checked(slot, handle)?;
+                Ok(ReadGuard::new(lease, located))
+            }
+            taken => taken,
+        }
+    }
+
+    /// Leases an array for writing, and waits for its readers and writers.
+    #[track_caller]
+    pub(crate) fn write_timeout<T: Element, D: Dimension>(
+        &self,
+        handle: Handle<T, D>,
+        timeout: Duration,
+    ) -> Result<WriteGuard<'_, T, D>, LeaseError> {
+        match self.write(handle) {
+            Err(LeaseError::Busy { .. }) => {
+                let handle = AnyHandle::from(handle);
+                let (slot, _) = self.wait_for(handle, Mode::Write, timeout)?;
+                let lease = self.exclusive_lease(slot, handle, Purpose::Write);
+                let located = self.locate_checked(slot, handle)?;
+                Ok(WriteGuard::new(lease, located))
+            }
+            taken => taken,
         }
     }
 

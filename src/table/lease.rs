@@ -5,6 +5,7 @@ use ndarray::Dimension;
 use super::core::Core;
 use super::locate::Located;
 use super::slot::{Refused, ReleaseOutcome, Shared, Slot};
+use super::wait::Bed;
 use crate::descriptor::{HalfWritten, PoisonNote, WrongKind};
 use crate::element::{Element, schema};
 use crate::handle::AnyHandle;
@@ -234,8 +235,19 @@ impl Core {
         *count -= 1;
         if *count == 0 {
             recursive.remove(&slot);
+            self.own_ends.ended();
         }
         true
+    }
+
+    /// Returns the place to sleep until a lease of this seat has ended that its bit does not tell.
+    pub(super) fn bed_for_own_leases(&self) -> Bed {
+        self.own_ends.bed()
+    }
+
+    /// Returns `true` if the seat has more leases on a slot than its bit tells.
+    pub(super) fn has_recursive(&self, slot: SlotIndex) -> bool {
+        self.recursive.borrow().contains_key(&slot)
     }
 }
 

@@ -101,12 +101,17 @@ impl Core {
             Mode::Write => self.take_exclusive(handle, Purpose::Write)?.index,
             Mode::Recover => self.take_exclusive(handle, Purpose::Recover)?.index,
         };
-        Ok(Ticket {
+        Ok(self.ticket_of(slot, handle, mode))
+    }
+
+    /// Returns the record of a lease that was taken.
+    pub(super) fn ticket_of(&self, slot: SlotIndex, handle: AnyHandle, mode: Mode) -> Ticket {
+        Ticket {
             slot,
             handle,
             mode,
             stay: self.stay(),
-        })
+        }
     }
 
     /// Returns the record of this participant.
@@ -179,7 +184,12 @@ impl Core {
 
     /// Takes a lease of an array of any type, and finds its bytes.
     pub(crate) fn lock(&self, handle: AnyHandle, mode: Mode) -> Result<Locked, LeaseError> {
-        let ticket = self.take(handle, mode)?;
+        self.locked(self.take(handle, mode)?)
+    }
+
+    /// Finds the bytes of the array of a lease. Releases the lease if that fails.
+    pub(crate) fn locked(&self, ticket: Ticket) -> Result<Locked, LeaseError> {
+        let (handle, mode) = (ticket.handle, ticket.mode);
         let located = Slot::of(self.segment.memory(), ticket.slot)
             .ok_or(LeaseError::Stale { handle })
             .and_then(|slot| self.locate_untyped(slot, handle));

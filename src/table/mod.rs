@@ -27,3 +27,4 @@ pub(crate) mod slot;
 mod sweep;
 pub(crate) mod trim;
 pub(crate) mod untyped;
+pub(crate) mod wait;

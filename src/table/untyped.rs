@@ -2,9 +2,11 @@
 
 use core::marker::PhantomData;
 use core::ptr::NonNull;
+use core::time::Duration;
 
 use super::core::Core;
 use super::lease::{ExclusiveLease, SharedLease};
+use super::locked::Mode;
 use super::slot::Slot;
 use crate::descriptor::bytes_of;
 use crate::element::Order;
@@ -78,6 +80,40 @@ impl Core {
         let lease = self.lease_exclusive(handle.into(), Purpose::Write)?;
         let located = self.locate_untyped(lease.slot, lease.handle)?;
         Ok(UntypedWriteGuard::new(lease, located))
+    }
+
+    /// Leases an array for reading, with any element type, and waits for its writers.
+    pub(crate) fn read_untyped_timeout(
+        &self,
+        handle: AnyHandle,
+        timeout: Duration,
+    ) -> Result<UntypedReadGuard<'_>, LeaseError> {
+        match self.read_untyped(handle) {
+            Err(LeaseError::Busy { .. }) => {
+                let (slot, shared) = self.wait_for(handle, Mode::Read, timeout)?;
+                let lease = self.shared_lease(slot, handle, shared);
+                let located = self.locate_untyped(slot, handle)?;
+                Ok(UntypedReadGuard::new(lease, located))
+            }
+            taken => taken,
+        }
+    }
+
+    /// Leases an array for writing, with any element type, and waits for its readers and writers.
+    pub(crate) fn write_untyped_timeout(
+        &self,
+        handle: AnyHandle,
+        timeout: Duration,
+    ) -> Result<UntypedWriteGuard<'_>, LeaseError> {
+        match self.write_untyped(handle) {
+            Err(LeaseError::Busy { .. }) => {
+                let (slot, _) = self.wait_for(handle, Mode::Write, timeout)?;
+                let lease = self.exclusive_lease(slot, handle, Purpose::Write);
+                let located = self.locate_untyped(slot, handle)?;
+                Ok(UntypedWriteGuard::new(lease, located))
+            }
+            taken => taken,
+        }
     }
 }
 

@@ -36,6 +36,8 @@ mod shared;
 mod table;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod tracer;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod waiting;
 
 fn main() {
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]

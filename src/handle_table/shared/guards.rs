@@ -11,9 +11,8 @@ use crate::element::{DType, Element, Order};
 use crate::handle::AnyHandle;
 use crate::memory::Access;
 use crate::segment::fork::process_token;
-use crate::table::error::LeaseError;
 use crate::table::locate::Located;
-use crate::table::locked::{Locked, Mode, Ticket};
+use crate::table::locked::{Locked, Ticket};
 
 /// A lease of a shared table. Dropping it releases it.
 pub(crate) struct Held {
@@ -267,12 +266,12 @@ struct HeldBytes {
 }
 
 impl HeldBytes {
-    fn take(table: &SharedTable, handle: AnyHandle, mode: Mode) -> Result<HeldBytes, LeaseError> {
-        Ok(HeldBytes {
-            locked: table.lock(handle, mode)?,
+    fn new(table: &SharedTable, locked: Locked) -> HeldBytes {
+        HeldBytes {
+            locked,
             table: table.clone(),
             panicking: unwinding(),
-        })
+        }
     }
 }
 
@@ -294,8 +293,9 @@ impl Drop for HeldBytes {
 pub struct SharedUntypedReadGuard(HeldBytes);
 
 impl SharedUntypedReadGuard {
-    pub(super) fn take(table: &SharedTable, handle: AnyHandle) -> Result<Self, LeaseError> {
-        HeldBytes::take(table, handle, Mode::Read).map(SharedUntypedReadGuard)
+    /// Builds the guard of an array that is locked for reading.
+    pub(super) fn new(table: &SharedTable, locked: Locked) -> Self {
+        SharedUntypedReadGuard(HeldBytes::new(table, locked))
     }
 
     /// Returns the bytes of the elements, in memory order.
@@ -322,8 +322,9 @@ impl SharedUntypedReadGuard {
 pub struct SharedUntypedWriteGuard(HeldBytes);
 
 impl SharedUntypedWriteGuard {
-    pub(super) fn take(table: &SharedTable, handle: AnyHandle) -> Result<Self, LeaseError> {
-        HeldBytes::take(table, handle, Mode::Write).map(SharedUntypedWriteGuard)
+    /// Builds the guard of an array that is locked for writing.
+    pub(super) fn new(table: &SharedTable, locked: Locked) -> Self {
+        SharedUntypedWriteGuard(HeldBytes::new(table, locked))
     }
 
     /// Returns the bytes of the elements, in memory order.

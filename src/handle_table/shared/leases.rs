@@ -1,8 +1,5 @@
 //! Leases of whole arrays.
 
-use std::thread;
-use std::time::{Duration, Instant};
-
 use ndarray::{ArrayViewMut, Dimension};
 
 use super::SharedTable;
@@ -13,13 +10,7 @@ use crate::element::Element;
 use crate::handle::{AnyHandle, Handle};
 use crate::table::error::LeaseError;
 use crate::table::locate::Located;
-use crate::table::locked::{Locked, Mode};
-
-/// The pause between the first attempts of a wait. It doubles up to [`LONGEST_PAUSE`].
-const SHORTEST_PAUSE: Duration = Duration::from_micros(20);
-const LONGEST_PAUSE: Duration = Duration::from_millis(1);
-/// The pause between two looks for dead holders.
-const REAP_EVERY: Duration = Duration::from_millis(10);
+use crate::table::locked::{Locked, Mode, Ticket};
 
 impl SharedTable {
     /// Leases an array for reading. Until the guard is dropped nobody writes the array, in any
@@ -102,7 +93,8 @@ impl SharedTable {
         &self,
         handle: impl Into<AnyHandle>,
     ) -> Result<SharedUntypedReadGuard, LeaseError> {
-        SharedUntypedReadGuard::take(self, handle.into())
+        let locked = self.lock(handle, Mode::Read)?;
+        Ok(SharedUntypedReadGuard::new(self, locked))
     }
 
     /// Leases an array for writing, with any element type. See
@@ -124,7 +116,8 @@ impl SharedTable {
         &self,
         handle: impl Into<AnyHandle>,
     ) -> Result<SharedUntypedWriteGuard, LeaseError> {
-        SharedUntypedWriteGuard::take(self, handle.into())
+        let locked = self.lock(handle, Mode::Write)?;
+        Ok(SharedUntypedWriteGuard::new(self, locked))
     }
 
     /// Leases a poisoned array, passes it to `look`, which makes the contents good, and clears the
@@ -209,64 +202,6 @@ impl SharedTable {
         self.with(|core| core.lock(handle, mode))?
     }
 
-    /// Leases an array as [`lock`](SharedTable::lock) does, and waits for other leases to end. The
-    /// wait looks for dead holders and takes back what they held. Other threads use the table
-    /// meanwhile.
-    ///
-    /// A lease may be refused for ever if others take turns: there is no queue of waiters.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use ndshm::{Segment, SharedTable};
-    /// use ndshm::untyped::Mode;
-    ///
-    /// let table = SharedTable::of(&Segment::anonymous()?)?;
-    /// let x = table.zeros::<f64, _>(3)?;
-    /// let guard = table.read(x)?;
-    /// let other = std::thread::spawn(move || {
-    ///     std::thread::sleep(Duration::from_millis(5));
-    ///     drop(guard);
-    /// });
-    /// let mut locked = table.lock_timeout(x, Mode::Write, Duration::from_secs(10))?;
-    /// table.unlock(&mut locked, false)?;
-    /// # other.join().unwrap();
-    /// # Ok::<(), ndshm::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// As [`lock`](SharedTable::lock). [`LeaseError::Busy`] after `timeout`, with the last holder.
-    pub fn lock_timeout(
-        &self,
-        handle: impl Into<AnyHandle>,
-        mode: Mode,
-        timeout: Duration,
-    ) -> Result<Locked, LeaseError> {
-        let handle = handle.into();
-        let start = Instant::now();
-        let mut reaped = start;
-        let mut pause = SHORTEST_PAUSE;
-        loop {
-            let busy = match self.lock(handle, mode) {
-                Err(busy @ LeaseError::Busy { .. }) => busy,
-                outcome => return outcome,
-            };
-            let now = Instant::now();
-            let left = timeout.saturating_sub(now - start);
-            let has_reaped = reaped != start;
-            if left.is_zero() && has_reaped {
-                return Err(busy);
-            }
-            // Also before the end of a short wait.
-            if left.is_zero() || now - reaped >= REAP_EVERY {
-                self.reap()?;
-                reaped = Instant::now();
-                continue;
-            }
-            thread::sleep(pause.min(left));
-            pause = (2 * pause).min(LONGEST_PAUSE);
-        }
-    }
-
     /// Gives back a lease that [`lock`](SharedTable::lock) took. See
     /// [`HandleTable::unlock`](crate::HandleTable::unlock).
     ///
@@ -324,6 +259,16 @@ impl SharedTable {
             let ticket = core.take(handle, mode)?;
             Ok::<_, LeaseError>((ticket, core.locate_leased(&ticket)))
         })??;
+        self.hold(handle, ticket, located)
+    }
+
+    /// Makes a lease that was taken into one that a drop releases, and looks for invalid elements.
+    pub(super) fn hold<T: Element, D: Dimension>(
+        &self,
+        handle: AnyHandle,
+        ticket: Ticket,
+        located: Result<Located<T, D>, LeaseError>,
+    ) -> Result<(Held, Located<T, D>), LeaseError> {
         let held = Held::new(self, ticket.unrepaired());
         let located = located?;
         located.check(handle)?;

@@ -15,7 +15,7 @@
 //! Rare system calls are left inside: committing the words of a new span and of a record of names
 //! (some pages); the search for pages after an allocation was refused memory; the reap before an
 //! allocation reports that the segment is full; taking a seat; a look at the holder's seat for a
-//! `Busy` error. The foreign pool allocates and copies its long messages there, too, and a partition
+//! `Busy` error; waking those that sleep for a lease. The foreign pool allocates and copies its long messages there, too, and a partition
 //! allocates its claim words. `verify` is inside because it takes brief leases without a count: outside
 //! it could release the lease that another thread of the seat has just counted.
 //!
@@ -40,6 +40,7 @@ mod partitions;
 mod peers;
 mod per_process;
 mod pins;
+mod waiting;
 
 use std::sync::{Arc, Weak};
 
