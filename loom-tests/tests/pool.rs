@@ -11,7 +11,7 @@ use loom::thread;
 use loom_tests::{check, check_deaths, join};
 use ndarray::Axis;
 use ndshm::error::PoolError;
-use ndshm::{OnDeath, Pool, Segment, model, model::Barrier, model::Mailbox, model::Report};
+use ndshm::{OnFailure, Pool, Segment, model, model::Barrier, model::Mailbox, model::Report};
 
 /// Creates a segment for a parent and `workers` workers.
 fn segment(workers: u32) -> Segment {
@@ -249,7 +249,7 @@ fn a_tile_sent_off_again_is_run_again() {
         let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
         let mut pool = Pool::threads(&table, 1).unwrap();
         let mut running = pool.start(&tiles, &(), |mut x, (), _| x += 1).unwrap();
-        for mut ready in running.wait_any(1).unwrap() {
+        for mut ready in running.wait_any(1).unwrap().ready {
             let mut x = ready.views();
             assert_eq!(x[0], 1);
             x[0] = 10;
@@ -268,7 +268,7 @@ fn a_tile_of_the_dead_is_run_again() {
         let x = table.from_elem(1, 1u64).unwrap();
         let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
         let mut pool = model::mortal_pool(&table, 1, steps).unwrap();
-        pool.set_on_death(OnDeath::RunAgain);
+        pool.set_on_failure(OnFailure::RunAgain);
         let before = pool.deaths();
         pool.for_each(&tiles, &5u64, |mut x, &five, _| x.fill(five))
             .unwrap();
@@ -290,7 +290,7 @@ fn death_after_a_tile_was_sent_off_again() {
         let outcome = pool
             .start(&tiles, &(), |mut x, (), _| x += 1)
             .and_then(|mut running| {
-                for ready in running.wait_any(1)? {
+                for ready in running.wait_any(1)?.ready {
                     ready.rerun();
                     again += 1;
                 }
@@ -313,7 +313,7 @@ fn a_call_given_up_poisons_torn_tiles() {
         let x = table.from_elem(2, 0u64).unwrap();
         let tiles = table.partition(x.write(), Axis(0), 2).unwrap();
         let mut pool = model::mortal_pool(&table, 1, u64::MAX).unwrap();
-        pool.set_on_death(OnDeath::RunAgain);
+        pool.set_on_failure(OnFailure::RunAgain);
         // In a model the deadline has passed at the first look.
         pool.set_deadline(Some(Duration::ZERO));
         let _ = pool.for_each(&tiles, &(), |mut x, (), _| {

@@ -84,7 +84,7 @@ fn running_drop(ground: &Ground) {
     });
     let mut running = running.unwrap();
     // The child has closed no job: tiles that are sent off again are run.
-    for ready in running.wait_any(10).unwrap() {
+    for ready in running.wait_any(10).unwrap().ready {
         ready.rerun();
     }
     running.finish().unwrap();
@@ -96,7 +96,7 @@ fn ready(ground: &Ground) {
     let tiles = ground.table.partition(x.write(), Axis(0), 10).unwrap();
     let mut pool = Pool::fork(&ground.table, 1).unwrap();
     let mut running = pool.start(&tiles, &(), add_one).unwrap();
-    let mut ready = running.wait_any(10).unwrap();
+    let mut ready: Vec<_> = running.wait_any(10).unwrap().ready.collect();
     ground.cross_kept(&mut ready, |ready| {
         let first = ready.swap_remove(0);
         assert_eq!((first.index(), first.range()), (0, 0..10));
