@@ -315,6 +315,7 @@ impl<'p, 'r, G: Group> RunningCall<'_, 'p, 'r, '_, G> {
         if let Some((_, call)) = &mut self.call {
             call.timer.restart(self.pool.deadline);
         }
+        self.news.clear();
         self.wait_until(self.resting.len(), Until::Done)?;
         self.end()
     }

@@ -247,7 +247,7 @@ pub fn panics_are_run_again_up_to_eight_times() {
             // Each of four tiles panics twice.
             let kernel = |mut x: ArrayViewMut1<u32>, _: &(), tile: &TileContext| {
                 x[0] += 1;
-                if tile.index() % 3 == 0 && x[0] < 3 {
+                if tile.index().is_multiple_of(3) && x[0] < 3 {
                     panic_quietly(format!("{} is not ready", tile.index()));
                 }
                 x.slice_mut(ndarray::s![1..]).fill(1);
