@@ -447,6 +447,17 @@ impl<'m> Control<'m> {
             .is_ok()
     }
 
+    /// Attempts the transition TORN in `round` → HELD by the round's opener. For units of one tile.
+    pub(crate) fn retake_torn(&self, unit: usize, round: u64, opener: SeatId) -> bool {
+        // Relaxed: the caller has found the tile torn by `claim_word`, which acquired the tile's
+        // writes, and only the opener changes the claim now.
+        self.claims[unit]
+            .update(Ordering::Relaxed, Ordering::Relaxed, |claim| {
+                claim.retake_torn(round, opener)
+            })
+            .is_ok()
+    }
+
     /// Attempts the transition HELD by `holder`, or TORN, → claimable in `round` again. The next
     /// holder runs the missing tiles.
     pub(crate) fn reopen(&self, unit: usize, round: u64, holder: SeatId) -> bool {

@@ -95,6 +95,13 @@ impl Claim {
             .then(|| Self::new(round, ClaimState::Held, opener))
     }
 
+    /// Attempts TORN in `round` → HELD by the round's opener, which repairs the tile.
+    #[must_use]
+    pub(crate) fn retake_torn(self, round: u64, opener: SeatId) -> Option<Self> {
+        (self.state() == ClaimState::Torn && self.round() == round)
+            .then(|| Self::new(round, ClaimState::Held, opener))
+    }
+
     /// Attempts HELD by the round's opener, or TORN, in `round` → OPEN of the round before. So the
     /// tile can be claimed in `round` again.
     #[must_use]
@@ -430,6 +437,10 @@ mod tests {
             .and_then(|held| held.tear(OTHER))
             .unwrap();
         assert!(torn.reopen(3, ME).unwrap().claim(3, ME).is_some());
+        assert_eq!(done.retake_torn(3, ME), None);
+        assert_eq!(torn.retake_torn(4, ME), None, "of an earlier round");
+        let repaired = torn.retake_torn(3, ME).and_then(|held| held.give_back(ME));
+        assert_eq!(repaired.unwrap().state(), ClaimState::Done);
         assert_eq!(torn.reopen(4, ME), None, "of an earlier round");
     }
 
@@ -499,6 +510,7 @@ mod tests {
             let _ = (word.open_next(ME), word.close(ME, RoundState::Whole), word.settle(ME));
             let _ = (word.abandon(ME), word.free());
             let _ = (claim.retake(round, ME), claim.reopen(round, ME));
+            let _ = claim.retake_torn(round, ME);
             let count = DoneCount::from_bits(bits);
             let _ = count.add(round, round);
         }
