@@ -73,8 +73,8 @@ fn size(text: &str) -> std::result::Result<usize, String> {
 
 fn spread(text: &str) -> std::result::Result<f64, String> {
     match text.parse() {
-        Ok(spread) if (1.2..=20.0).contains(&spread) => Ok(spread),
-        _ => Err("give a number from 1.2 to 20".into()),
+        Ok(spread) if (1.5..=20.0).contains(&spread) => Ok(spread),
+        _ => Err("give a number from 1.5 to 20".into()),
     }
 }
 
@@ -142,8 +142,8 @@ fn simulate(table: &HandleTable, pool: &mut Pool<'_>, options: &Options) -> Resu
     let arrival = table.owned(table.zeros::<u32, _>(shape)?);
     let (s, r, first) = (susceptible.handle(), recovered.handle(), arrival.handle());
     let middle = [options.size / 2; 2];
-    table.write(old.handle())?[middle] = 10;
-    table.write(s)?[middle] -= 10;
+    table.write(old.handle())?[middle] = 50;
+    table.write(s)?[middle] -= 50;
 
     let blocks = Grid::blocks([(Axis(0), options.block), (Axis(1), options.block)]);
     let [old, new] = [old.handle(), new.handle()];
