@@ -48,7 +48,7 @@ fn contents(place: &str, array: &str) -> (Value, Value, Value) {
 
 pub fn a_file_is_drawn_without_a_segment() {
     let directory = Directory::new("plot");
-    let mut live = Live::named("plot-file");
+    let live = Live::named("plot-file");
     let (place, plain) = (live.place.clone(), live.array(Which::Plain));
     let file = directory.file("plain.npy");
     piped(&["export", &place, &plain, &file]).ends_with(0);
