@@ -30,8 +30,9 @@ impl PrivateSeats {
 
     /// Returns `true` if the lock of a seat is held.
     pub(super) fn is_locked(&self, index: usize) -> bool {
-        // Relaxed: a caller that acts for a dead participant takes the lock.
-        self.holders[index].load(Ordering::Relaxed) != 0
+        // Acquire: pairs with the Release in `unlock` and `kill`. The caller sees what a participant
+        // did whose lock has ended.
+        self.holders[index].load(Ordering::Acquire) != 0
     }
 
     pub(super) fn unlock(&self, index: usize) {

@@ -152,8 +152,8 @@ impl SeatLocks {
     pub(crate) fn is_locked(&self, fd: BorrowedFd<'_>, index: usize) -> Result<bool, Errno> {
         let (word, bit) = self.bit(index);
         // The kernel does not report the locks of this description.
-        // Relaxed: a caller that acts for a dead participant takes the lock.
-        match word.load(Ordering::Relaxed) & bit {
+        // Acquire: pairs with the Release in `unlock`.
+        match word.load(Ordering::Acquire) & bit {
             0 => is_locked(fd, index),
             _ => Ok(true),
         }
