@@ -101,9 +101,10 @@ impl Cells<'_> {
         for position in head..tail.min(head + self.capacity()) {
             let mut word = self.word(position);
             let mut next = self.in_lap(position, word.next_full());
-            // The cell is EMPTY, and no cell before it holds the head back. Pass it over: nobody
-            // can push at this position any more, and the head can advance.
-            while look.front > next && word.is_claimable() {
+            // The cell is EMPTY or BOUND, and no cell before it holds the head back. Pass it over:
+            // nobody can push at this position any more or put a job back, and the head can
+            // advance.
+            while look.front > next && word.is_passable() {
                 // The first lap in which the cell's position is not below the tail.
                 let lap = self.lap(position) + self.lap(tail - 1 - position) + 1;
                 let passed = self.change(position, Ordering::Relaxed, Ordering::Relaxed, |now| {
