@@ -192,7 +192,7 @@ fn death_before_an_array_is_acknowledged() {
 /// queue.
 #[test]
 fn a_queue_is_freed_beside_a_give_back() {
-    check(2, || {
+    check(1, || {
         let [first, second] = tables(&segment(2));
         let queue = first.queue::<Jobs>(1).unwrap();
         let x = array(&first, 7);
