@@ -40,8 +40,8 @@
 //!   workers.
 //! - **block, halo**: the ranges of a tile in the whole array, and the elements around it:
 //!   [`TileContext::block`] and [`TileContext::around`].
-//! - **queue**: small jobs from any participants to any others, each delivered once and in order:
-//!   [`Queue`]. A queue of [`OwnedArray`](queue::OwnedArray) owns the arrays in it, and hands them
+//! - **queue**: small jobs from any participants to any others, each delivered once and in order, or
+//!   at least once if consumers acknowledge them: [`Queue`]. A queue of [`OwnedArray`](queue::OwnedArray) owns the arrays in it, and hands them
 //!   from owner to owner.
 //! - **name**: a text by which any process finds an array: [`HandleTable::publish`] and
 //!   [`HandleTable::find`]. It is removed when the array is freed.

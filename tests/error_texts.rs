@@ -125,6 +125,9 @@ fn made() -> Vec<Error> {
         LeaseError::NotHeld { handle: X, why: "it was given back before" };
         QueueError::NotOwned { handle: X, owner: 0 };
         QueueError::NotOwned { handle: X, owner: 4711 };
+        QueueError::NotBound { handle: X };
+        QueueError::NotQueued { handle: X, owner: 0 };
+        QueueError::NotQueued { handle: X, owner: 4711 };
         RoundError::GivenUp { round: 3 };
         RoundError::TileOut { tile: 7 };
         RoundError::NoSuchTile { tile: 8, tiles: 8 };
