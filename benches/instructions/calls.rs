@@ -27,6 +27,7 @@ pub const CALLS: &[Call] = &[
     ("find/one found before", find),
     ("publish+unpublish", publish),
     ("queue/push+pop", queue),
+    ("queue/push+pop_with_ack+ack", queue_with_ack),
 ];
 
 fn repeat<R>(mut call: impl FnMut() -> R) {
@@ -125,5 +126,15 @@ fn queue() {
     repeat(|| {
         queue.push(black_box([1, 2])).expect("it has room");
         queue.pop().expect("it lives").expect("a job")
+    });
+}
+
+fn queue_with_ack() {
+    let table = table();
+    let queue = table.queue::<[u64; 2]>(256).expect("memory for the bench");
+    repeat(|| {
+        queue.push(black_box([1, 2])).expect("it has room");
+        let job = queue.pop_with_ack().expect("it lives").expect("a job");
+        job.ack().expect("this process popped it");
     });
 }

@@ -50,6 +50,29 @@ pub enum QueueError {
         /// The process of the participant that owns it; 0 if none does.
         owner: u32,
     },
+    /// The job is bound to the consumer of which this process is a forked child.
+    #[error(
+        "this process is a forked child of the consumer that popped the job from {handle}; only \
+         that consumer can call ack or give_back, so pop the jobs of a child in the child"
+    )]
+    NotBound {
+        /// The queue.
+        handle: AnyHandle,
+    },
+    /// The array left the queue while its job was bound to this consumer.
+    #[error(
+        "{handle} is not in the queue any more: {}; skip this job",
+        match .owner {
+            0 => "no participant owns it".to_owned(),
+            owner => format!("a participant of process {owner} owns it"),
+        }
+    )]
+    NotQueued {
+        /// The array.
+        handle: AnyHandle,
+        /// The process of the participant that owns it; 0 if none does.
+        owner: u32,
+    },
     /// The cells have used up all laps that their words can count.
     #[error("the queue {handle} is used up after {position} positions; create another one")]
     UsedUp {

@@ -228,6 +228,11 @@ impl<'t> SharedLease<'t> {
         self.table.is_of(self.token)
     }
 
+    /// Makes a drop do nothing: the lease lasts until its participant leaves or dies.
+    pub(crate) fn keep(&mut self) {
+        self.token = !self.token;
+    }
+
     /// Detaches the lease from the borrow of its table. It lasts until the table [resumes] and
     /// drops it.
     ///
