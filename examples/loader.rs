@@ -1,10 +1,10 @@
 //! A data loader of unrelated programs: one reads files, any others count their lines.
 //!
 //! The producer reads each file into an array of the segment, and pushes it into a queue with a name.
-//! Consumers find the queue and take arrays out of it, which they then own. No program has started
-//! another one or knows it. They may start in any order, join late, and be killed at any moment:
-//! then the array in their hands is freed, the producer sees that, and reads the file again. So
-//! every file is counted, and counted once.
+//! Consumers find the queue and take arrays out of it. An array stays bound to its consumer until the
+//! consumer acknowledges it. No program has started another one or knows it. They may start in any
+//! order, join late, and be killed at any moment: then the array in their hands goes to another
+//! consumer. So every file is counted.
 //!
 //! ```sh
 //! loader=target/release/examples/loader       # cargo build --release --example loader
@@ -15,7 +15,7 @@
 //! `cargo run --release --example loader` does this with files of its own. It kills one of three
 //! consumers while that one has a file, and compares the counts with its own.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -39,7 +39,7 @@ struct Count {
     lines: u64,
 }
 
-/// Files that are in the queue or with consumers at the same time.
+/// Files that are in the queue or with consumers at the same time, and so in memory.
 const AHEAD: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -64,46 +64,33 @@ fn main() -> ExitCode {
 
 fn produce(segment: &str, files: &[&str]) -> Result<()> {
     let table = HandleTable::open_or_create(segment)?;
-    let counts = table.queue::<Count>(AHEAD)?;
+    // Room for all: no consumer waits for a producer that waits itself.
+    let counts = table.queue::<Count>(files.len())?;
     table.publish("counts", counts.handle())?;
     let texts = table.queue::<OwnedArray<u8, Ix1>>(AHEAD)?;
     table.publish("texts", texts.handle())?;
 
-    let mut to_read: VecDeque<usize> = (0..files.len()).collect();
-    let mut on_the_way: BTreeMap<u64, usize> = BTreeMap::new();
-    let mut lines = vec![None; files.len()];
-    while lines.contains(&None) {
-        while on_the_way.len() < AHEAD
-            && let Some(file) = to_read.pop_front()
-        {
-            let bytes = std::fs::read(files[file]).map_err(|e| format!("{}: {e}", files[file]))?;
-            let text = table.owned(table.from_array(&ArrayView1::from(&bytes))?);
-            on_the_way.insert(text.handle().to_bits(), file);
-            texts
-                .push_owned_timeout(text, PATIENCE)
-                .map_err(ndshm::Error::from)?;
-        }
-        // A text that is gone was counted, or its consumer has died. Look before the reports are
-        // taken: a consumer reports first, and frees the text then.
-        table.reap()?;
-        let gone: Vec<u64> = on_the_way
-            .keys()
-            .copied()
-            .filter(|&text| is_freed(&table, text))
-            .collect();
-        let mut wait = Duration::from_millis(10);
-        while let Some(count) = counts.pop_timeout(wait)? {
-            if let Some(file) = on_the_way.remove(&count.text.to_bits()) {
-                lines[file] = Some(count.lines);
-            }
-            wait = Duration::ZERO;
-        }
-        for file in gone.iter().filter_map(|text| on_the_way.remove(text)) {
-            eprintln!("{}: its consumer has died, reading it again", files[file]);
-            to_read.push_back(file);
-        }
+    let mut numbers = BTreeMap::new();
+    for (number, file) in files.iter().enumerate() {
+        let bytes = std::fs::read(file).map_err(|error| format!("{file}: {error}"))?;
+        let text = table.owned(table.from_array(&ArrayView1::from(&bytes))?);
+        numbers.insert(text.handle().to_bits(), number);
+        texts
+            .push_owned_timeout(text, PATIENCE)
+            .map_err(ndshm::Error::from)?;
     }
     texts.close();
+    // A consumer that dies between its report and `ack` has reported a text that comes back: the same
+    // report comes twice.
+    let mut lines = vec![None; files.len()];
+    while lines.contains(&None) {
+        let count = counts
+            .pop_timeout(PATIENCE)?
+            .ok_or("no consumer is at work")?;
+        if let Some(&number) = numbers.get(&count.text.to_bits()) {
+            lines[number] = Some(count.lines);
+        }
+    }
     let lines: Vec<u64> = lines.into_iter().flatten().collect();
     for (file, lines) in files.iter().zip(&lines) {
         println!("{lines:8} {file}");
@@ -117,10 +104,13 @@ fn consume(segment: &str, stalls: bool) -> Result<()> {
     table.find_any_wait("texts", PATIENCE)?;
     let texts = table.find_queue::<OwnedArray<u8, Ix1>>("texts")?;
     let counts = table.find_queue::<Count>("counts")?;
-    while !texts.is_drained() {
-        let Some(text) = texts.pop_owned_timeout(PATIENCE)? else {
-            continue;
-        };
+    while let Some(text) = texts.pop_owned_with_ack_timeout(PATIENCE)? {
+        if text.deliveries() > 1 {
+            eprintln!(
+                "{}: its consumer has died, counting it again",
+                text.handle()
+            );
+        }
         if stalls {
             println!("it has a text");
             std::thread::sleep(PATIENCE);
@@ -135,13 +125,10 @@ fn consume(segment: &str, stalls: bool) -> Result<()> {
             lines: lines as u64,
         };
         counts.push_timeout(count, PATIENCE)?;
+        // This program owns the text now, and frees it.
+        drop(text.ack()?);
     }
     Ok(())
-}
-
-/// Returns `true` if the array of these bits is no more.
-fn is_freed(table: &HandleTable, text: u64) -> bool {
-    table.info(Text::from_bits(text)).is_err()
 }
 
 /// Shows it: a producer, three consumers, of which one is killed, and files to count.
