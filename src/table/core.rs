@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::above::Above;
 use super::alloc::{Allocator, Cleaning};
+use super::bed::OwnEnds;
 use super::cache::{Cache, Filling};
 use super::hints::Hints;
 use super::inbox::Inbox;
@@ -12,7 +13,6 @@ use super::locate::TableView;
 use super::name_cache::NameCache;
 use super::roster;
 use super::slot::{ReleaseOutcome, Slot};
-use super::wait::OwnEnds;
 use crate::handle::AnyHandle;
 use crate::seat::JoinError;
 use crate::seat::{self, ReapReport};

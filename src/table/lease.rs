@@ -2,10 +2,10 @@
 
 use ndarray::Dimension;
 
+use super::bed::Bed;
 use super::core::Core;
 use super::locate::Located;
 use super::slot::{Refused, ReleaseOutcome, Shared, Slot};
-use super::wait::Bed;
 use crate::descriptor::{HalfWritten, PoisonNote, WrongKind};
 use crate::element::{Element, schema};
 use crate::handle::AnyHandle;

@@ -4,6 +4,7 @@
 
 pub(crate) mod above;
 pub(crate) mod alloc;
+pub(crate) mod bed;
 pub(crate) mod builder;
 mod cache;
 pub(crate) mod core;

@@ -4,10 +4,9 @@
 //! its steps by [`Core::look`] and sleeps in between. It needs no table for the sleep, so a
 //! `SharedTable` sleeps without its lock.
 
-use core::cell::RefCell;
 use core::time::Duration;
-use std::sync::Arc;
 
+use super::bed::Bed;
 use super::core::Core;
 use super::locked::{Locked, Mode, Stay, Ticket};
 use super::slot::{Refused, Shared, Slot};
@@ -16,9 +15,8 @@ use crate::memory::Memory;
 use crate::seat::JoinError;
 use crate::sync::spin;
 use crate::sync::time::Instant;
-use crate::sync::{Atom, Ordering};
 use crate::table::error::LeaseError;
-use crate::word::{Purpose, SeatId, SlotIndex, SlotWord};
+use crate::word::{Purpose, SeatId, SlotIndex};
 
 /// The longest sleep between two looks for dead holders: the delay after the death of a holder or
 /// of a waker.
@@ -50,35 +48,6 @@ pub(crate) enum Look<'t> {
     Taken(Slot<'t>, Shared),
     /// Sleep, and look again.
     NotYet(Bed),
-}
-
-/// The word on which a waiter sleeps, with its value.
-pub(crate) enum Bed {
-    /// The slot word: its writer has to go.
-    Word(SlotIndex, SlotWord),
-    /// The word of the row that has the bit of this reader.
-    Row(SlotIndex, SeatId, u64),
-    /// The number of times that the last lease of the seat but for a mark has ended.
-    Own(Arc<Atom>, u64),
-}
-
-impl Bed {
-    /// Sleeps for at most `nap`. Needs no table.
-    pub(crate) fn sleep(&self, memory: &Memory, nap: Duration) {
-        match *self {
-            Bed::Word(slot, seen) => {
-                if let Some(slot) = Slot::of(memory, slot) {
-                    slot.sleep(seen, nap);
-                }
-            }
-            Bed::Row(slot, reader, seen) => {
-                if let Some(slot) = Slot::of(memory, slot) {
-                    slot.sleep_for(reader, seen, nap);
-                }
-            }
-            Bed::Own(ref ends, seen) => ends.wait(seen as u32, nap),
-        }
-    }
 }
 
 /// The next step of a waiter after a look.
@@ -139,30 +108,6 @@ impl Waiter {
     /// Returns `true` if the waiter keeps others out: see [`Core::withdraw`].
     pub(crate) fn is_announced(&self) -> bool {
         self.announced.is_some()
-    }
-}
-
-/// The ends of leases that the bit of a seat does not tell: another thread of the seat has a lease
-/// of the array by the same bit, or waits to write it.
-///
-/// Changed and read by the thread that has the table. The first wait makes it.
-#[derive(Default)]
-pub(super) struct OwnEnds(RefCell<Option<Arc<Atom>>>);
-
-impl OwnEnds {
-    /// Counts an end, and wakes the threads that wait for one.
-    pub(super) fn ended(&self) {
-        if let Some(ends) = &*self.0.borrow() {
-            ends.fetch_add(1, Ordering::Relaxed);
-            ends.wake_all();
-        }
-    }
-
-    /// Returns the place to sleep until the next end.
-    pub(super) fn bed(&self) -> Bed {
-        let mut ends = self.0.borrow_mut();
-        let ends = ends.get_or_insert_with(|| Arc::new(Atom::zero()));
-        Bed::Own(Arc::clone(ends), ends.load(Ordering::Relaxed))
     }
 }
 
