@@ -365,7 +365,8 @@ impl<'p, 'r, G: Group> RunningCall<'_, 'p, 'r, '_, G> {
             if !self.news.is_empty() || finished >= wanted && !runs_again {
                 return Ok(());
             }
-            if stuck {
+            // The next check may explain the tile that is missing.
+            if stuck && (now.is_final || !now.has_unexplained()) {
                 return self.fail();
             }
             let moved = || Scan::ready(&self.resting, part) >= wanted;

@@ -5,9 +5,9 @@ use std::time::Duration;
 use ndarray::{ArrayViewMut1, Axis};
 use ndshm::error::{LeaseError, PoolError, RoundError};
 use ndshm::pool::ReadyTile;
-use ndshm::{OnFailure, Pool, TileContext};
+use ndshm::{HandleTable, OnFailure, Pool, TileContext};
 
-use crate::support::{Child, DEADLINE, KINDS, Kind, PROCESSES, die, start, table};
+use crate::support::{Child, DEADLINE, Flag, KINDS, Kind, PROCESSES, die, start, table};
 use crate::with_each_pool;
 
 /// The tile whose kernel panics, and the one whose kernel kills its worker.
@@ -380,6 +380,47 @@ pub fn a_repair_that_panics_leaves_the_tile_torn() {
             other => panic!("{other:?}"),
         }
         table.clear_poison(x).unwrap();
+        assert_eq!(table.read(x).unwrap().sum(), 100);
+    });
+}
+
+/// Tears a tile as a participant that is no worker: the call reports it without a worker.
+pub fn a_tile_that_a_stranger_tears_is_lost() {
+    with_each_pool(&KINDS, 1, |kind, table, x, tiles, pool| {
+        pool.set_deadline(Some(DEADLINE));
+        let go = Flag::new();
+        let started = pool.start(tiles, &go.number, |mut x, &go, _| {
+            Flag::wait(go);
+            x.fill(1);
+        });
+        let mut running = started.unwrap().on_failure(OnFailure::Skip);
+        let other = HandleTable::join(table.segment()).unwrap();
+        let theirs = other.open_partition(tiles.handle()).unwrap();
+        let mut part = theirs.enter().unwrap().unwrap();
+        let tile = part.claim().unwrap().unwrap();
+        let index = tile.index();
+        tile.tear();
+        drop(part);
+        Flag::raise(go.number);
+        let (mut lost, mut done) = (0, 0);
+        while done < 10 {
+            let arrived = running.wait_any(10).unwrap();
+            for tile in arrived.lost {
+                assert_eq!(
+                    (tile.index(), tile.worker(), tile.pid()),
+                    (index, None, None)
+                );
+                assert!(
+                    tile.to_string().contains("no worker of the pool"),
+                    "{kind:?}: {tile}"
+                );
+                lost += 1;
+                tile.rerun();
+            }
+            done += arrived.ready.count();
+        }
+        assert_eq!(lost, 1, "{kind:?}");
+        running.finish().unwrap();
         assert_eq!(table.read(x).unwrap().sum(), 100);
     });
 }

@@ -71,6 +71,7 @@ fn main() {
         events::panics_are_run_again_up_to_eight_times,
         events::failures_at_the_end_are_errors,
         events::a_repair_that_panics_leaves_the_tile_torn,
+        events::a_tile_that_a_stranger_tears_is_lost,
         events::a_call_that_is_dropped_keeps_its_poison,
         events::a_panic_is_an_event_in_a_serial_pool,
         spawn::spawn_works_beside_threads_and_fork_does_not,
