@@ -8,7 +8,6 @@ use core::slice;
 
 use super::mailbox::{Arguments, PARAM_WORDS, ParamWords};
 use super::params::Output;
-use super::tile_notes::TileNotes;
 use crate::descriptor::{ControlKind, Descriptor};
 use crate::error::Error;
 use crate::handle::AnyHandle;
@@ -77,10 +76,12 @@ impl<'t> CallMemory<'t> {
         }
     }
 
-    /// Allocates the [notes](TileNotes) of `tiles` tiles.
+    /// Allocates the notes of a started call: `words` words, of which the first `zeroed` start as 0.
     #[track_caller]
-    pub(super) fn notes(table: &'t HandleTable, tiles: usize) -> Result<Self, AllocError> {
-        let (words, zeroed) = TileNotes::words(tiles);
+    pub(super) fn notes(
+        table: &'t HandleTable,
+        (words, zeroed): (usize, usize),
+    ) -> Result<Self, AllocError> {
         Self::zeroed(table, words * size_of::<u64>(), zeroed)
     }
 

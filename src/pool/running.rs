@@ -81,7 +81,7 @@ impl<'t> Pool<'t> {
                 unit: tiles.unit(),
             });
         }
-        let memory = CallMemory::notes(self.table, tiles.tiles())?;
+        let memory = CallMemory::notes(self.table, TileNotes::words(tiles.tiles()))?;
         let notes = TileNotes::open(self.table, memory.handle())?;
         let request = Request {
             kernel: self.place_of(kernel::on_tiles::<G, P, (), F, M, _>(kernel))?,

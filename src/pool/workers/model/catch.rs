@@ -14,7 +14,7 @@ pub(crate) fn fail_kernel(message: &'static str) {
 }
 
 /// Runs the kernel. Returns its result, or the message of its [failure](fail_kernel).
-pub(in crate::pool) fn catch<R>(kernel: impl FnOnce() -> R) -> Result<R, String> {
+pub(crate) fn catch<R>(kernel: impl FnOnce() -> R) -> Result<R, String> {
     let result = kernel();
     match FAILURE.with(Cell::take) {
         None => Ok(result),

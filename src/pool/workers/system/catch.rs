@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Runs the kernel. Returns its result, or the message of its panic.
-pub(in crate::pool) fn catch<R>(kernel: impl FnOnce() -> R) -> Result<R, String> {
+pub(crate) fn catch<R>(kernel: impl FnOnce() -> R) -> Result<R, String> {
     // A panic leaves the tile half-written. The caller tears it.
     let payload = match catch_unwind(AssertUnwindSafe(kernel)) {
         Ok(result) => return Ok(result),
