@@ -6,6 +6,7 @@ import json
 import os
 import statistics
 import subprocess
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,9 +61,9 @@ class Death:
         median = "" if self.median is None else seconds(self.median)
         left = []
         if self.held[0]:
-            left.append(f"{megabytes(self.held[1])} in {self.held[0]}")
+            left.append(f"{size(self.held[1])} in {self.held[0]}")
         if self.files:
-            left.append(f"{self.files} files, {megabytes(self.bytes)}")
+            left.append(f"{self.files} file{'s' * (self.files > 1)}, {size(self.bytes)}")
         return (
             f"| {PEERS[self.peer]}: {self.work} | {count} | {self.hangs} | {said} | {median} | "
             f"{'; '.join(left) or 'nothing'} |"
@@ -85,8 +86,14 @@ class Death:
         }
 
 
-def megabytes(count: int) -> str:
-    return f"{count / 1e6:.3g} MB"
+def size(count: int) -> str:
+    return f"{count / 1e6:.3g} MB" if count >= 10_000 else f"{count} bytes"
+
+
+def files_left(prefix: str, directory: Path) -> list[Path]:
+    """Return the shared memory of the kind, and the files that iceoryx2 has in its directory."""
+    left = list(Path("/dev/shm").glob(f"{prefix}*"))
+    return left + [file for file in directory.rglob(f"{prefix}*") if file.is_file()]
 
 
 def kill_some(
@@ -124,9 +131,10 @@ def kill_some(
         if len(outcomes) != count:
             why = errors.strip().splitlines() or out.strip().splitlines() or ["no output"]
             death.error = f"{len(outcomes)} of {count} trials ended: {why[-1]}"
-    # Iceoryx2 has a file for all nodes that it never removes, of 16 bytes; and directories.
-    left = list(Path("/dev/shm").glob(f"{prefix}*"))
-    left += [file for file in directory.rglob("*") if file.is_file()] if peer == "iceoryx2" else []
+    # The trackers of multiprocessing end some time after their programs.
+    deadline = time.monotonic() + 5
+    while (left := files_left(prefix, directory)) and time.monotonic() < deadline:
+        time.sleep(0.1)
     death.files = len(left)
     death.bytes = sum(file.stat().st_size for file in left)
     for file in left:

@@ -58,10 +58,8 @@ def run(*command: str | Path, **environment: str) -> str:
 
 def pip(*what: str | Path) -> None:
     """Install packages into the environment."""
-    run(
-        *(PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *what),
-        CARGO_TARGET_DIR=str(CARGO_TARGET),
-    )
+    options = ["--quiet", "--disable-pip-version-check"]
+    run(PYTHON, "-m", "pip", "install", *options, *what, CARGO_TARGET_DIR=str(CARGO_TARGET))
 
 
 def version_of(package: str) -> str:
@@ -119,10 +117,8 @@ def unpack_boost(into: Path) -> None:
 
 def cargo(program: str, *options: str) -> tuple[list[str], str]:
     """Build a peer in Rust."""
-    run(
-        *("cargo", "build", "--release", "--locked", "--quiet", "--manifest-path", RUST),
-        *("--target-dir", CARGO_TARGET, "--bin", program, *options),
-    )
+    where: list[str | Path] = ["--manifest-path", RUST, "--target-dir", CARGO_TARGET]
+    run("cargo", "build", "--release", "--locked", "--quiet", *where, "--bin", program, *options)
     return [str(CARGO_TARGET / "release" / program)], locked(program)
 
 

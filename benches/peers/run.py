@@ -15,7 +15,8 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parents[1] / "python" / "benches")]
+ROOT = HERE.parents[1]
+sys.path[:0] = [str(HERE), str(ROOT / "python" / "benches")]
 
 from deaths import Death, kill_some  # noqa: E402
 from harness import processor, seconds  # noqa: E402
@@ -131,7 +132,8 @@ def main() -> int:
     about["load_before_rows"] = round(os.getloadavg()[0], 2)
     large = 10**6 if options.quick else 10**7
     names = 1_000 if options.quick else 10_000
-    directory = tempfile.mkdtemp(prefix=f"{mark}-")
+    # Short, because Ray has sockets below it, and their paths have at most 107 bytes.
+    directory = tempfile.mkdtemp(prefix="peers-", dir="/tmp")
     environment = {
         "PEERS_RUN": mark,
         "PEERS_LARGE": str(large),
@@ -140,10 +142,9 @@ def main() -> int:
         "PEERS_PREFIX": mark,
         "PEERS_DIRECTORY": directory,
         "PYTHONWARNINGS": "ignore",
+        # The timing of the package's own benches, and the manager of RawArrays as programs had it.
+        "PYTHONPATH": os.pathsep.join(str(ROOT / "python" / part) for part in ("benches", "examples")),
         "RAY_USAGE_STATS_ENABLED": "0",
-        # Ray would keep them for other programs of the user.
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "OMP_NUM_THREADS": "1",
     }
     os.environ |= environment
     # A signal ends the run as Ctrl-C does: what is below is cleaned up.

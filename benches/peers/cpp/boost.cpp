@@ -158,7 +158,7 @@ Subject made(std::shared_ptr<Owned> owned, std::size_t bytes) {
 Subject subject(const std::string& row) {
     std::size_t large = number("PEERS_LARGE"), small = number("PEERS_SMALL");
     std::size_t names = number("PEERS_NAMES");
-    std::string name = text("PEERS_PREFIX") + "-boost-" + row;
+    std::string name = text("PEERS_PREFIX") + "-" + row;
     auto segment = [&name](std::size_t bytes) {
         return std::make_shared<Owned>(name, bytes + (1 << 20));
     };
@@ -332,12 +332,11 @@ void survivor(const std::function<Work()>& prepare) {
 }
 
 void trial(const std::string& kind, std::uint64_t seed) {
-    std::string prefix = text("PEERS_PREFIX") + "-boost-" + kind;
-    std::string name = prefix + "-" + std::to_string(seed);
+    std::string name = text("PEERS_PREFIX") + "-" + std::to_string(seed);
     Owned owned(name, 16 * MEGABYTE);
     auto* mutex = owned.segment.construct<bi::interprocess_mutex>("mutex")();
     auto* numbers = static_cast<char*>(owned.segment.allocate(MEGABYTE));
-    std::string lock_file = "/dev/shm/" + prefix + ".lock";
+    std::string lock_file = "/dev/shm/" + name + ".lock";
     // The children inherit the mapping, at the same address.
     std::function<Work()> work;
     if (kind == "create") {

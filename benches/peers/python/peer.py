@@ -8,15 +8,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from time import perf_counter
-from typing import Any
 
-ROOT = Path(__file__).resolve().parents[3]
-# The timing of the package's own benches, and the manager of RawArrays as programs had it.
-sys.path[:0] = [str(ROOT / "python" / "benches"), str(ROOT / "python" / "examples")]
-
-from harness import one_sample  # noqa: E402
+from harness import one_sample
 
 # Returns the time of a number of calls, in seconds.
 Timed = Callable[[int], float]
@@ -125,5 +119,3 @@ sys.modules.setdefault("peer", sys.modules[__name__])
 
 if __name__ == "__main__":
     main()
-
-__all__ = ["Any", "Plan", "Row", "Timed", "each", "in_child", "scattered"]

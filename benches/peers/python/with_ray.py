@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import signal
@@ -24,7 +25,7 @@ def started(plan: Plan) -> Iterator[None]:
         num_cpus=2,
         include_dashboard=False,
         object_store_memory=max(3 * 20 * plan.large * 8, 1 << 28),
-        logging_level="error",
+        logging_level=logging.ERROR,
         log_to_driver=False,
         _temp_dir=plan.directory + "/ray",
     )

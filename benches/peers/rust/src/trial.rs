@@ -21,7 +21,10 @@ pub struct Outcome {
 impl Outcome {
     /// Prints the outcome for the driver.
     pub fn print(&self) {
-        let said = self.said.as_ref().map_or("null".to_owned(), |said| format!("{said:?}"));
+        let said = self
+            .said
+            .as_ref()
+            .map_or("null".to_owned(), |said| format!("{said:?}"));
         let held = self.held.map_or("null".to_owned(), |held| held.to_string());
         println!(
             "{{\"hang\": {}, \"said\": {said}, \"seconds\": {:e}, \"held\": {held}}}",
@@ -38,7 +41,11 @@ pub fn trial_arguments() -> Option<(String, u64, u64)> {
         return None;
     }
     let kind = arguments.next()?;
-    Some((kind, arguments.next()?.parse().ok()?, arguments.next()?.parse().ok()?))
+    Some((
+        kind,
+        arguments.next()?.parse().ok()?,
+        arguments.next()?.parse().ok()?,
+    ))
 }
 
 /// Returns a number that is the same for the same seed.
@@ -104,7 +111,11 @@ pub fn survivor(work: impl FnOnce() -> String) -> Outcome {
     if ended && word.is_empty() {
         word.push_str("crashed");
     }
-    Outcome { said: ended.then_some(word), took, held: None }
+    Outcome {
+        said: ended.then_some(word),
+        took,
+        held: None,
+    }
 }
 
 impl Outcome {

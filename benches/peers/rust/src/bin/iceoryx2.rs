@@ -10,11 +10,8 @@ use iceoryx2::prelude::*;
 use ndshm_peers::process::Process;
 use ndshm_peers::{Outcome, Plan, Subject, each, scattered, serve, timed, trial_arguments};
 
-type Numbers = iceoryx2::service::port_factory::publish_subscribe::PortFactory<
-    ipc::Service,
-    [f64],
-    (),
->;
+type Numbers =
+    iceoryx2::service::port_factory::publish_subscribe::PortFactory<ipc::Service, [f64], ()>;
 
 fn main() {
     set_log_level(LogLevel::Error);
@@ -36,7 +33,9 @@ fn node(plan: &Plan) -> Node<ipc::Service> {
     let mut config = Config::default();
     config.global.prefix =
         FileName::new(format!("{}_", plan.prefix).as_bytes()).expect("a file name");
-    config.global.set_root_path(&Path::new(directory.as_bytes()).expect("a path"));
+    config
+        .global
+        .set_root_path(&Path::new(directory.as_bytes()).expect("a path"));
     NodeBuilder::new()
         .config(&config)
         .signal_handling_mode(SignalHandlingMode::Disabled)
@@ -106,15 +105,18 @@ fn subject(plan: &Plan, row: &str) -> Result<Subject, String> {
             let (publisher, len) = (publisher(&service, plan.small), plan.small);
             Ok(Box::new(move |times| {
                 let _stay = (&service, &node);
-                timed(times, || drop(publisher.loan_slice_uninit(len).expect("a free sample")))
+                timed(times, || {
+                    drop(publisher.loan_slice_uninit(len).expect("a free sample"))
+                })
             }))
         }
         "tasks" => Ok(tasks(plan)),
         "find" => {
             let node = node(plan);
             // A service is several files, and takes some hundred microseconds to create.
-            let names: Vec<String> =
-                (0..plan.names.min(100)).map(|at| format!("array-{at}")).collect();
+            let names: Vec<String> = (0..plan.names.min(100))
+                .map(|at| format!("array-{at}"))
+                .collect();
             let services: Vec<Numbers> = names.iter().map(|name| numbers(&node, name)).collect();
             let mut next = scattered(names.len());
             Ok(each(move || {
@@ -138,7 +140,10 @@ fn subscriber(plan: &Plan, row: &str) -> Process {
         move |count| {
             let _stay = (&service, &node);
             timed(count, || {
-                let sample = subscriber.receive().expect("a connection").expect("a sample");
+                let sample = subscriber
+                    .receive()
+                    .expect("a connection")
+                    .expect("a sample");
                 sample[0]
             })
             .as_nanos() as u64
@@ -156,7 +161,10 @@ fn tasks(plan: &Plan) -> Subject {
         .map(|worker| {
             Process::fork(|| {
                 let node = node(plan);
-                let (go, done) = (events(&node, &format!("go-{worker}")), events(&node, "done"));
+                let (go, done) = (
+                    events(&node, &format!("go-{worker}")),
+                    events(&node, "done"),
+                );
                 let listener = go.listener_builder().create().expect("a listener");
                 let notifier = RefCell::new(None);
                 move |count| {
@@ -175,8 +183,9 @@ fn tasks(plan: &Plan) -> Subject {
         })
         .collect();
     let node = node(plan);
-    let services: Vec<_> =
-        (0..2).map(|worker| events(&node, &format!("go-{worker}"))).collect();
+    let services: Vec<_> = (0..2)
+        .map(|worker| events(&node, &format!("go-{worker}")))
+        .collect();
     let done = events(&node, "done");
     let listener = done.listener_builder().create().expect("a listener");
     let notifiers: Vec<_> = services
@@ -216,7 +225,9 @@ fn killed(plan: &Plan, trial: u64) -> Outcome {
     const MEGABYTE: usize = (1 << 20) / 8;
     let name = format!("trial-{trial}");
     let fill = |publisher: &Publisher<ipc::Service, [f64], ()>| {
-        let sample = publisher.loan_slice_uninit(MEGABYTE).expect("a free sample");
+        let sample = publisher
+            .loan_slice_uninit(MEGABYTE)
+            .expect("a free sample");
         sample.write_from_fn(|_| 1.0).send().expect("a connection");
     };
     Outcome::of(

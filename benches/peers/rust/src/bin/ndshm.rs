@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 use std::hint::black_box;
+use std::io::{PipeWriter, Read, Write};
+use std::sync::RwLock;
 use std::time::{Duration, Instant};
 
 use ndarray::{Array1, Axis, Ix1};
@@ -12,6 +14,7 @@ use ndshm_peers::process::Process;
 use ndshm_peers::{
     Outcome, Plan, Subject, each, in_child, mixed, scattered, serve, trial_arguments,
 };
+use rustix::process::{Pid, Signal};
 
 fn main() {
     let plan = Plan::read();
@@ -25,7 +28,10 @@ fn main() {
 fn table() -> &'static HandleTable {
     // By default a segment returns this much memory to the system, and `put` would always find
     // fresh pages.
-    let segment = Segment::options().retain(8 << 30).anonymous().expect("a segment");
+    let segment = Segment::options()
+        .retain(8 << 30)
+        .anonymous()
+        .expect("a segment");
     Box::leak(Box::new(HandleTable::join(&segment).expect("a seat")))
 }
 
@@ -41,7 +47,9 @@ fn subject(plan: &Plan, row: &str) -> Result<Subject, String> {
         "share" => Ok(made(plan.large)),
         "create" => Ok(made(plan.small)),
         "open" | "open-view" => {
-            let x = table.zeros::<f64, _>(plan.large).expect("memory for the bench");
+            let x = table
+                .zeros::<f64, _>(plan.large)
+                .expect("memory for the bench");
             let is_leased = row == "open";
             Ok(in_child(|| {
                 let table = HandleTable::join(table.segment()).expect("a seat");
@@ -61,7 +69,9 @@ fn subject(plan: &Plan, row: &str) -> Result<Subject, String> {
             let x = table.zeros::<f64, _>(2).expect("memory for the bench");
             let tiles = table.partition(x.write(), Axis(0), 1).expect("an axis");
             let mut pool = Pool::fork(table, 2).expect("workers");
-            Ok(each(move || pool.for_each(&tiles, &(), |_, _, _| {}).expect("a step")))
+            Ok(each(move || {
+                pool.for_each(&tiles, &(), |_, _, _| {}).expect("a step")
+            }))
         }
         "put" => {
             let arrays = dictionary(plan);
@@ -71,7 +81,9 @@ fn subject(plan: &Plan, row: &str) -> Result<Subject, String> {
             }))
         }
         "get" => {
-            let object = table.put_object(&dictionary(plan)).expect("memory for the bench");
+            let object = table
+                .put_object(&dictionary(plan))
+                .expect("memory for the bench");
             Ok(each(move || {
                 let object = table.open_object(object).expect("it lives");
                 let read: HashMap<&str, Tensor<'_, f64, Ix1>> =
@@ -97,7 +109,12 @@ fn subject(plan: &Plan, row: &str) -> Result<Subject, String> {
 
 fn dictionary(plan: &Plan) -> HashMap<String, Tensor<'static, f64, Ix1>> {
     (0..20)
-        .map(|at| (format!("array {at}"), Array1::from_elem(plan.large, f64::from(at)).into()))
+        .map(|at| {
+            (
+                format!("array {at}"),
+                Array1::from_elem(plan.large, f64::from(at)).into(),
+            )
+        })
         .collect()
 }
 
@@ -125,7 +142,9 @@ fn killed(plan: &Plan, kind: &str, trials: std::ops::Range<u64>) {
 /// The victim creates, fills and frees arrays. The other one creates, fills and frees one.
 fn creating(table: &HandleTable, trial: u64) -> Outcome {
     let make = |table: &HandleTable| {
-        let x = table.uninit::<f64, _>(MEGABYTE).expect("memory for the bench");
+        let x = table
+            .uninit::<f64, _>(MEGABYTE)
+            .expect("memory for the bench");
         table.write(x).expect("nobody else has it").fill(1.0);
         table.free(x).expect("nobody else frees it");
     };
@@ -145,7 +164,9 @@ fn creating(table: &HandleTable, trial: u64) -> Outcome {
 
 /// The victim writes an array under a lease. The other one writes it, too.
 fn writing(table: &HandleTable, trial: u64) -> Outcome {
-    let x = table.zeros::<f64, _>(MEGABYTE).expect("memory for the bench");
+    let x = table
+        .zeros::<f64, _>(MEGABYTE)
+        .expect("memory for the bench");
     let joined = || HandleTable::join(table.segment()).expect("a seat");
     Outcome::of(
         trial,
@@ -163,7 +184,9 @@ fn writing(table: &HandleTable, trial: u64) -> Outcome {
                     }
                     Err(LeaseError::Busy { .. }) => std::thread::sleep(Duration::from_millis(1)),
                     Err(LeaseError::Poisoned { .. }) => {
-                        table.recover(x, |mut x| x.fill(2.0)).expect("nobody else has it");
+                        table
+                            .recover(x, |mut x| x.fill(2.0))
+                            .expect("nobody else has it");
                         return "is told, and repairs".to_owned();
                     }
                     Err(error) => return error.to_string(),
@@ -173,27 +196,38 @@ fn writing(table: &HandleTable, trial: u64) -> Outcome {
     )
 }
 
+/// Where a worker reports its process when its task begins. Workers inherit it by the fork.
+static BEGAN: RwLock<Option<PipeWriter>> = RwLock::new(None);
+
 /// A worker of a pool is killed in its task. The other one is the parent, which waits for the call.
 fn in_a_task(table: &HandleTable, trial: u64) -> Outcome {
-    let x = table.zeros::<f64, _>(2).expect("memory for the bench");
+    let x = table.zeros::<f64, _>(1).expect("memory for the bench");
     let tiles = table.partition(x.write(), Axis(0), 1).expect("an axis");
-    let pool = Pool::builder().workers(2).deadline(Duration::from_secs(1));
+    let (mut began, begin) = std::io::pipe().expect("a pipe");
+    *BEGAN.write().expect("no panic") = Some(begin);
+    // The task gives up after 5 s, so the call ends in any case.
+    let pool = Pool::builder().workers(2).deadline(Duration::from_secs(5));
     let mut pool = pool.fork(table).expect("workers");
     pool.for_each(&tiles, &(), |_, _, _| {}).expect("a step");
-    let victim = pool.pids()[0].expect("a process");
     let mut killer = Process::fork(|| {
         move |micros| {
+            let mut pid = [0; 4];
+            began.read_exact(&mut pid).expect("a task begins");
             std::thread::sleep(Duration::from_micros(micros));
             let now = ndshm_peers::process::now();
-            let pid = rustix::process::Pid::from_raw(victim as i32).expect("a process");
-            rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("a worker");
+            let pid = Pid::from_raw(i32::from_ne_bytes(pid)).expect("a process");
+            rustix::process::kill_process(pid, Signal::KILL).expect("a worker");
             now.as_nanos() as u64
         }
     });
     killer.ask(1_000 + mixed(trial) % 19_000);
     let answer = pool.for_each(&tiles, &(), |mut x, _, _| {
+        let pid = std::process::id().to_ne_bytes();
+        let begin = BEGAN.read().expect("no panic");
+        let mut begin = begin.as_ref().expect("inherited");
+        begin.write_all(&pid).expect("the killer reads");
         let start = Instant::now();
-        while start.elapsed() < Duration::from_millis(60) {
+        while start.elapsed() < Duration::from_secs(4) {
             black_box(&mut x).fill(1.0);
         }
     });
@@ -201,10 +235,11 @@ fn in_a_task(table: &HandleTable, trial: u64) -> Outcome {
     let took = ended.saturating_sub(Duration::from_nanos(killer.answer()));
     let said = match answer {
         Ok(()) => Some("no error".to_owned()),
-        Err(PoolError::Deadline { .. }) => None,
+        _ if took > Duration::from_secs(1) => None,
         Err(PoolError::WorkerDied { rows, .. }) => {
             table.clear_poison(x).expect("the round has ended");
-            pool.for_each(&tiles, &(), |_, _, _| {}).expect("a new worker");
+            pool.for_each(&tiles, &(), |_, _, _| {})
+                .expect("a new worker");
             match rows[..] {
                 [] => Some("is told".to_owned()),
                 [..] => Some("is told the rows".to_owned()),
@@ -212,5 +247,9 @@ fn in_a_task(table: &HandleTable, trial: u64) -> Outcome {
         }
         Err(error) => Some(error.to_string()),
     };
-    Outcome { said, took, held: None }
+    Outcome {
+        said,
+        took,
+        held: None,
+    }
 }

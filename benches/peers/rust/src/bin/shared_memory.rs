@@ -18,7 +18,11 @@ fn main() {
 }
 
 fn create(name: &str, bytes: usize) -> Shmem {
-    ShmemConf::new().os_id(name).size(bytes).create().expect("a new object")
+    ShmemConf::new()
+        .os_id(name)
+        .size(bytes)
+        .create()
+        .expect("a new object")
 }
 
 fn first(name: &str) -> f64 {
