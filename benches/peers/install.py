@@ -133,8 +133,11 @@ def locked(crate: str) -> str:
 
 def peer_in_python(name: str, package: str = "", what: str | Path = "") -> tuple[list[str], str]:
     """Install what a peer in Python needs."""
-    if package:
-        pip(what or WHEELS[package])
+    if what:
+        # The version may be that of another build, which pip would keep.
+        pip("--force-reinstall", "--no-deps", what)
+    elif package:
+        pip(WHEELS[package])
     command = [str(PYTHON), str(HERE / "python" / "peer.py"), name]
     return command, version_of(package) if package else run(PYTHON, "-V").split()[-1]
 

@@ -137,13 +137,14 @@ class Measure:
                     self.close()
                     ours = self.together(row, names[:1])
                     figures += ours
+                    self.close()
                     for name in names[1:]:
                         pair = self.together(row, ["ndshm", name])
                         figures += pair[1:]
                         for ours_again in pair[:1]:
                             ours[0].samples.times += ours_again.samples.times
-                        self.close(name)
-                    self.close()
+                        # Also ndshm, whose table keeps the pages of what was freed.
+                        self.close()
                 else:
                     figures += self.together(row, names)
         finally:

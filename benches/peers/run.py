@@ -95,7 +95,12 @@ def clean_up(mark: str) -> list[str]:
     return report
 
 
-def markdown(figures: list[Figure], deaths: list[Death], options: argparse.Namespace, sizes: dict[str, str]) -> str:
+def markdown(
+    figures: list[Figure],
+    deaths: list[Death],
+    options: argparse.Namespace,
+    sizes: dict[str, str],
+) -> str:
     """Return the tables."""
     lines = []
     rows = [row for row in ROWS if row in options.rows and row != "open-view"]
@@ -116,7 +121,8 @@ def markdown(figures: list[Figure], deaths: list[Death], options: argparse.Names
                 lines.append(f"| {PEERS[peer]} | {cells} |")
         lines.append("")
     if deaths:
-        lines.append("| killed while it .. | kills | the others hang | and otherwise | median time | left behind |")
+        columns = ("killed while it ..", "kills", "the others hang", "and otherwise", "median time")
+        lines.append("| " + " | ".join((*columns, "left behind")) + " |")
         lines.append("|---" * 6 + "|")
         lines += [death.line() for death in deaths]
         lines.append("")
@@ -208,7 +214,8 @@ def report(
     for what, reason in reasons.items():
         print(f"not measured: {what}: {reason}")
     print()
-    print(markdown(figures, deaths, options, {"large": f"{large * 8 // 10**6} MB", "names": f"{names:,}"}))
+    sizes = {"large": f"{large * 8 // 10**6} MB", "names": f"{names:,}"}
+    print(markdown(figures, deaths, options, sizes))
     for figure in figures:
         print(figure.line())
     for what in left:
