@@ -154,6 +154,16 @@ impl Segment {
     }
 
     /// Returns `true` if the name stays when the last process leaves.
+    ///
+    /// ```
+    /// # use ndshm::Segment;
+    /// let name = &format!("weather-{}", std::process::id());
+    /// let segment = Segment::create(name)?;
+    /// segment.persist(true);
+    /// assert!(segment.is_persistent());
+    /// # segment.persist(false);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn is_persistent(&self) -> bool {
         self.memory().header()[Header::PERSISTENT].load(Ordering::Relaxed) != 0
     }
