@@ -98,7 +98,7 @@ impl Segment {
     /// ```
     /// # use ndshm::Segment;
     /// let segment = Segment::options().seats(100).anonymous()?;
-    /// assert_eq!(segment.max_seats(), 100);
+    /// assert_eq!(segment.max_seats(), 128);                // a power of two
     /// # Ok::<(), ndshm::Error>(())
     /// ```
     pub fn max_seats(&self) -> u32 {
