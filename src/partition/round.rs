@@ -125,6 +125,8 @@ pub struct Round<'p, 't, G: Group> {
 
 impl<'t, G: Group> Round<'_, 't, G> {
     /// Returns the number of the round, from 1.
+    ///
+    /// [`finish`](Round::finish) has an example.
     pub fn number(&self) -> u64 {
         self.round
     }
@@ -252,6 +254,30 @@ impl<'t, G: Group> Round<'_, 't, G> {
     /// Spins briefly, then sleeps in short steps and reaps dead participants, which never block it.
     /// Does not wait beyond `timeout` for a participant that stays when no tile is left to claim.
     /// Until it leaves, the arrays can be read but not written.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// use std::time::Duration;
+    /// use ndshm::error::RoundError;
+    ///
+    /// let round = tiles.begin()?;
+    /// assert_eq!(round.number(), 1);
+    /// if let Some(mut part) = tiles.enter()? {
+    ///     while let Some(mut tile) = part.claim()? {
+    ///         tile.views().fill(1.0);
+    ///     }
+    /// }
+    /// round.finish(Duration::from_secs(10))?;
+    ///
+    /// // Nobody takes part in this one.
+    /// let refused = tiles.begin()?.finish(Duration::from_millis(1));
+    /// assert!(matches!(refused, Err(RoundError::Deadline { .. })));
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// - [`RoundError::Torn`] if dead or panicking participants left tiles half-written. The arrays

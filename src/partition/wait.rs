@@ -184,6 +184,25 @@ impl<'t, G: Group> Partition<'t, G> {
     /// Works like [`enter_next`](Partition::enter_next), as number `worker` of `workers`. Claims
     /// tiles as a participant of [`enter_at`](Partition::enter_at) does.
     ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// use std::time::Duration;
+    /// use ndshm::partition::Entered;
+    ///
+    /// let round = tiles.begin()?;
+    /// // The second of two participants begins with the second half of the tiles.
+    /// let Entered::Member(mut part) = tiles.enter_next_at(1, 2, 0, Duration::ZERO)? else {
+    ///     panic!("the round runs");
+    /// };
+    /// assert_eq!(part.claim()?.map(|tile| tile.index()), Some(5));
+    /// # drop(part); drop(round);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// See [`enter_next`](Partition::enter_next).
     pub fn enter_next_at(

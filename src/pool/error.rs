@@ -263,6 +263,8 @@ pub enum PoolError {
 impl PoolError {
     /// Returns `true` if the pool has ended: its parent has closed it or died. Its workers then
     /// have nothing left to do.
+    ///
+    /// The [module](crate::pool::foreign) of foreign pools has an example.
     pub fn is_gone(&self) -> bool {
         matches!(self, PoolError::Gone)
     }

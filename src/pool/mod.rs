@@ -217,6 +217,18 @@ impl<'t> Pool<'t> {
     }
 
     /// Returns the table on which the pool was started.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// # let mut pool = Pool::threads(&table, 2)?;
+    /// let x = pool.table().from_elem(100, 0.25)?;
+    /// assert_eq!(pool.mean(x)?, 0.25);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn table(&self) -> &'t HandleTable {
         self.table
     }

@@ -265,6 +265,8 @@ impl<'p, 'r, G: Group> RunningCall<'_, 'p, 'r, '_, G> {
     }
 
     /// Returns the number of finished tiles that were not sent back.
+    ///
+    /// [`wait_any`](RunningCall::wait_any) has an example.
     pub fn done(&self) -> usize {
         self.call.as_ref().map_or(0, |(round, _)| round.done())
     }
@@ -293,17 +295,23 @@ impl<'p, 'r, G: Group> RunningCall<'_, 'p, 'r, '_, G> {
 
     /// Returns the number of deaths that the pool has noticed so far, those before this call
     /// included.
+    ///
+    /// [`pids`](RunningCall::pids) has an example.
     pub fn deaths(&self) -> u64 {
         self.pool.deaths()
     }
 
     /// Returns the work of each worker; see [`Pool::stats`]. A worker adds the tiles of a job when it
     /// has found no more of them.
+    ///
+    /// [`pids`](RunningCall::pids) has an example.
     pub fn stats(&self) -> Vec<WorkerStats> {
         self.pool.stats()
     }
 
     /// Waits until every tile is done, and ends the call.
+    ///
+    /// [`Pool::start`] has an example.
     ///
     /// # Errors
     /// Same as [`Pool::for_each`]; [`PoolError::NotGivenBack`] if a [`ReadyTile`] was forgotten (by

@@ -22,6 +22,23 @@ impl SharedTable {
     /// Leases an array for reading as [`read`](SharedTable::read) does, and waits as
     /// [`lock_timeout`](SharedTable::lock_timeout) does.
     ///
+    /// ```
+    /// use std::time::Duration;
+    /// use ndshm::{Segment, SharedTable};
+    ///
+    /// let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>(3)?;
+    /// let mut lease = table.write(x)?;
+    /// let other = table.clone();
+    /// let reader = std::thread::spawn(move || {
+    ///     Ok::<_, ndshm::Error>(other.read_timeout(x, Duration::from_secs(60))?.sum())
+    /// });
+    /// lease.fill(1.5);
+    /// drop(lease);                                         // the reader wakes up
+    /// assert_eq!(reader.join().unwrap()?, 4.5);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`read`](SharedTable::read), but [`LeaseError::TimedOut`] instead of `Busy`.
     #[track_caller]
@@ -81,6 +98,16 @@ impl SharedTable {
     /// Leases an array for reading as [`read_untyped`](SharedTable::read_untyped) does, and waits as
     /// [`lock_timeout`](SharedTable::lock_timeout) does.
     ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// let x = table.from_elem(2, 258_u16)?;
+    /// let lease = table.read_untyped_timeout(x, Duration::from_secs(10))?; // waits for a writer
+    /// assert_eq!(lease.bytes(), [2, 1, 2, 1]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`read_timeout`](SharedTable::read_timeout), but for `InvalidElement`.
     pub fn read_untyped_timeout(
@@ -94,6 +121,16 @@ impl SharedTable {
 
     /// Leases an array for writing as [`write_untyped`](SharedTable::write_untyped) does, and waits
     /// as [`lock_timeout`](SharedTable::lock_timeout) does.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<u8, _>(4)?;
+    /// table.write_untyped_timeout(x, Duration::from_secs(10))?.bytes_mut().fill(7);
+    /// assert_eq!(table.read(x)?.to_vec(), [7; 4]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`write_timeout`](SharedTable::write_timeout), but for `InvalidElement`.

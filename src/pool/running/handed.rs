@@ -70,6 +70,24 @@ impl<'w, 'r, G: Group> Place<'w, 'r, G> {
 /// A tile that a worker has run. The parent alone has its views.
 ///
 /// A dropped tile is done for this call.
+///
+/// ```
+/// # use ndarray::Axis;
+/// # use ndshm::{HandleTable, Pool, Segment};
+/// # let table = HandleTable::join(&Segment::anonymous()?)?;
+/// # let x = table.from_shape_fn(100, |i| i as f64)?;
+/// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+/// # let mut pool = Pool::threads(&table, 2)?;
+/// let mut running = pool.start(&tiles, &(), |mut x, (), _tile| x += 1.0)?;
+/// for mut ready in running.wait_any(10)?.ready {
+///     let (index, range) = (ready.index(), ready.range());
+///     let first = ready.views()[0];
+///     println!("tile {index} with the rows {range:?} begins with {first}");
+///     assert_eq!(first, range.start as f64 + 1.0);
+/// }
+/// running.finish()?;
+/// # Ok::<(), ndshm::Error>(())
+/// ```
 pub struct ReadyTile<'w, 'r, G: Group> {
     pub(super) tile: Tile<'w, 'r, G>,
     pub(super) place: Place<'w, 'r, G>,
@@ -77,16 +95,22 @@ pub struct ReadyTile<'w, 'r, G: Group> {
 
 impl<G: Group> ReadyTile<'_, '_, G> {
     /// Returns the tile's index in the partition.
+    ///
+    /// [`ReadyTile`] has an example.
     pub fn index(&self) -> usize {
         self.tile.index()
     }
 
     /// Returns the indices that the tile covers along the first divided axis.
+    ///
+    /// [`ReadyTile`] has an example.
     pub fn range(&self) -> Range<usize> {
         self.tile.range()
     }
 
     /// Returns the tile's views.
+    ///
+    /// [`ReadyTile`] has an example.
     pub fn views(&mut self) -> G::Views<'_> {
         self.tile.views()
     }
@@ -154,6 +178,8 @@ impl<G: Group> fmt::Debug for ReadyTile<'_, '_, G> {
 /// while messages.len() < 3 {
 ///     for failed in running.wait_any(4)?.failed {
 ///         messages.push(failed.to_string());
+///         assert_eq!((failed.worker(), failed.message()), (0, "no fuel"));
+///         assert_eq!(failed.range().len(), 2);
 ///         match failed.index() {
 ///             1 => failed.rerun(),                         // from the half-written values
 ///             2 => failed.repair(|mut x| x.fill(0))?.rerun(), // from new ones
@@ -178,21 +204,29 @@ pub struct FailedTile<'w, 'r, G: Group> {
 
 impl<'w, 'r, G: Group> FailedTile<'w, 'r, G> {
     /// Returns the tile's index in the partition.
+    ///
+    /// [`FailedTile`] has an example.
     pub fn index(&self) -> usize {
         self.failed.tile
     }
 
     /// Returns the indices that the tile covers along the first divided axis.
+    ///
+    /// [`FailedTile`] has an example.
     pub fn range(&self) -> Range<usize> {
         self.place.range(self.failed.tile)
     }
 
     /// Returns the number of the worker in which the kernel panicked. It goes on with other tiles.
+    ///
+    /// [`FailedTile`] has an example.
     pub fn worker(&self) -> usize {
         self.failed.worker
     }
 
     /// Returns the message of the panic, cut to 384 bytes.
+    ///
+    /// [`FailedTile`] has an example.
     pub fn message(&self) -> &'w str {
         &self.failed.message
     }
@@ -201,6 +235,8 @@ impl<'w, 'r, G: Group> FailedTile<'w, 'r, G> {
     /// [back](ReadyTile::rerun), or to let it rest.
     ///
     /// If `repair` panics, the tile stays torn.
+    ///
+    /// [`FailedTile`] has an example.
     ///
     /// # Errors
     /// - [`PoolError::Round`] with [`LeaseError::InvalidElement`](crate::error::LeaseError) if the
@@ -216,6 +252,8 @@ impl<'w, 'r, G: Group> FailedTile<'w, 'r, G> {
 
     /// Sends the tile back to the workers as it is. One of them runs the kernel on the half-written
     /// rows. Does nothing in a forked child.
+    ///
+    /// [`FailedTile`] has an example.
     pub fn rerun(self) {
         self.place.rerun(self.failed.tile);
     }
@@ -250,6 +288,41 @@ impl<G: Group> fmt::Debug for FailedTile<'_, '_, G> {
 ///
 /// It is used like a [`FailedTile`]. The worker is replaced while the call runs, if that is possible:
 /// see [`OnFailure::Skip`](crate::OnFailure::Skip). Displayed, it says which worker died, and how.
+///
+/// ```standalone_crate
+/// use ndarray::Axis;
+/// use ndshm::{HandleTable, OnFailure, Pool, Segment};
+///
+/// fn main() -> ndshm::Result<()> {
+///     let table = HandleTable::join(&Segment::anonymous()?)?;
+///     let mut pool = Pool::fork(&table, 2)?;
+///     let x = table.zeros::<u32, _>(8)?;
+///     let tiles = table.partition(x.write(), Axis(0), 1)?;
+///     let step = |mut x: ndarray::ArrayViewMut1<u32>, _: &(), tile: &ndshm::TileContext| {
+///         if tile.index() == 3 && x[0] == 0 {
+///             std::process::exit(7);
+///         }
+///         x += 1;
+///     };
+///     let mut running = pool.start(&tiles, &(), step)?.on_failure(OnFailure::Skip);
+///     loop {
+///         let arrived = running.wait_any(8)?;
+///         if arrived.is_empty() {
+///             break;                                   // all tiles are done
+///         }
+///         for lost in arrived.lost {
+///             println!("{lost}");                      // which worker died, and how
+///             assert_eq!((lost.index(), lost.range()), (3, 3..4));
+///             assert_eq!((lost.code(), lost.signal()), (Some(7), None));
+///             assert!(lost.worker().is_some() && lost.pid().is_some());
+///             lost.repair(|mut x| x.fill(10))?.rerun();
+///         }
+///     }
+///     running.finish()?;
+///     assert_eq!(table.read(x)?.to_vec(), [1, 1, 1, 11, 1, 1, 1, 1]);
+///     Ok(())
+/// }
+/// ```
 #[must_use = "a lost tile stays torn unless it is repaired or run again"]
 pub struct LostTile<'w, 'r, G: Group> {
     pub(super) place: Place<'w, 'r, G>,
@@ -258,37 +331,50 @@ pub struct LostTile<'w, 'r, G: Group> {
 
 impl<'w, 'r, G: Group> LostTile<'w, 'r, G> {
     /// Returns the tile's index in the partition.
+    ///
+    /// [`LostTile`] has an example.
     pub fn index(&self) -> usize {
         self.lost.tile
     }
 
     /// Returns the indices that the tile covers along the first divided axis.
+    ///
+    /// [`LostTile`] has an example.
     pub fn range(&self) -> Range<usize> {
         self.place.range(self.lost.tile)
     }
 
     /// Returns the number of the worker that died, or `None` if a participant that is no worker of
     /// this pool had claimed the tile.
+    ///
+    /// [`LostTile`] has an example.
     pub fn worker(&self) -> Option<usize> {
         self.lost.death.map(|death| death.worker)
     }
 
     /// Returns the process of the worker that died.
+    ///
+    /// [`LostTile`] has an example.
     pub fn pid(&self) -> Option<u32> {
         self.lost.death.map(|death| death.pid)
     }
 
     /// Returns the signal that killed the worker, if one did.
+    ///
+    /// [`LostTile`] has an example.
     pub fn signal(&self) -> Option<i32> {
         self.lost.death.and_then(|death| death.signal)
     }
 
     /// Returns the code with which the worker exited, if it did.
+    ///
+    /// [`LostTile`] has an example.
     pub fn code(&self) -> Option<i32> {
         self.lost.death.and_then(|death| death.code)
     }
 
-    /// Calls `repair` with the half-written tile; see [`FailedTile::repair`].
+    /// Calls `repair` with the half-written tile; see [`FailedTile::repair`]. [`LostTile`] has an
+    /// example.
     ///
     /// # Errors
     /// Same as [`FailedTile::repair`].
@@ -300,7 +386,8 @@ impl<'w, 'r, G: Group> LostTile<'w, 'r, G> {
         self.place.repair(self.lost.tile, repair)
     }
 
-    /// Sends the tile back to the workers as it is; see [`FailedTile::rerun`].
+    /// Sends the tile back to the workers as it is; see [`FailedTile::rerun`]. [`FailedTile`] has an
+    /// example.
     pub fn rerun(self) {
         self.place.rerun(self.lost.tile);
     }
