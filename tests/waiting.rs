@@ -1,5 +1,10 @@
 //! Leases that wait beside rounds, and recoveries that panic beside other participants.
 
+#![expect(
+    clippy::disallowed_types,
+    reason = "the threads of a test pass a flag that is no word of the segment"
+)]
+
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
