@@ -79,7 +79,7 @@ impl Core {
 
     /// Notes that this participant may write all of a poisoned array, which it has leased: from
     /// here on torn tiles do not account for the poison.
-    fn note_half_written(&self, slot: Slot<'_>) {
+    pub(super) fn note_half_written(&self, slot: Slot<'_>) {
         let words = self.segment.memory().descriptor(slot.index);
         PoisonNote::now(std::process::id(), HalfWritten::Array).store(words);
     }
