@@ -131,7 +131,7 @@ fn two_writers_wait_for_a_reader() {
 /// long as the readers are there for which the writer waits.
 #[test]
 fn a_waiting_writer_turns_new_readers_away() {
-    check(2, || {
+    check(1, || {
         let ([first, second, third], x) = one_array();
         let lease = first.read(x).unwrap();
         let writer = apart(third, move |table| add(table, x));
@@ -240,43 +240,29 @@ fn a_reader_waits_for_a_round() {
 }
 
 /// I5, I7: a participant enters a round although a writer waits for an array that the round reads, and
-/// has that array until it leaves, also if its opener gives the round up meanwhile and reads again.
+/// has that array until it leaves.
 #[test]
 fn a_participant_enters_a_round_beside_a_waiting_writer() {
-    for given_up in [false, true] {
-        check(if given_up { 1 } else { 2 }, move || {
-            let [first, second, third] = tables(&segment(1024, 4, 4));
-            let x = first.from_elem(1, 5u64).unwrap();
-            let y = first.from_elem(1, 0u64).unwrap();
-            let tiles = first.partition((y.write(), x.read()), Axis(0), 1).unwrap();
-            let round = tiles.begin().unwrap();
-            let name = tiles.handle();
-            let writer = apart(third, move |table| add(table, x));
-            let work = move |table: &HandleTable| {
-                let tiles = table.open_partition(name).unwrap();
-                let Some(mut part) = tiles.enter().unwrap() else {
-                    return;
-                };
-                if let Some(mut tile) = part.claim().unwrap() {
-                    let (mut y, x) = tile.views();
-                    y[0] = x[0];
-                }
-            };
-            if given_up {
-                let worker = apart(second, work);
-                drop(round);
-                let _ = first.read(x).map(|x| x[0]);
-                worker.join().unwrap();
-            } else {
-                work(&second);
-                round.finish(PATIENCE).unwrap();
-                assert_eq!(first.read(y).unwrap()[0], 5);
-            }
-            let (added, _third) = writer.join().unwrap();
-            added.unwrap();
-            assert_eq!(first.read(x).unwrap()[0], 6);
-        });
-    }
+    check(2, || {
+        let [first, second, third] = tables(&segment(1024, 4, 4));
+        let x = first.from_elem(1, 5u64).unwrap();
+        let y = first.from_elem(1, 0u64).unwrap();
+        let tiles = first.partition((y.write(), x.read()), Axis(0), 1).unwrap();
+        let round = tiles.begin().unwrap();
+        let writer = apart(third, move |table| add(table, x));
+        {
+            let tiles = second.open_partition(tiles.handle()).unwrap();
+            let mut part = tiles.enter().unwrap().unwrap();
+            let mut tile = part.claim().unwrap().unwrap();
+            let (mut y, x) = tile.views();
+            y[0] = x[0];
+        }
+        round.finish(PATIENCE).unwrap();
+        assert_eq!(first.read(y).unwrap()[0], 5);
+        let (added, _third) = writer.join().unwrap();
+        added.unwrap();
+        assert_eq!(first.read(x).unwrap()[0], 6);
+    });
 }
 
 /// I5, I7: a thread of a shared table waits until another thread of the table has ended its lease,

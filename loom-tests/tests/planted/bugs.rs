@@ -713,10 +713,10 @@ pub const BUGS: &[Bug] = &[
         ),
     },
     Bug {
-        name: "a participant enters beside a waiting writer without the opener's bit",
-        file: "src/table/slot.rs",
-        at: "admit(word).and(match «before & cover» {",
-        instead: "before | cover",
+        name: "a waiting writer turns the participants of a round away",
+        file: "src/table/lease.rs",
+        at: "taken = «slot.lock_beside(generation, opener, me)»;",
+        instead: "slot.lock_shared(generation, me)",
         model: (
             "patience",
             "a_participant_enters_a_round_beside_a_waiting_writer",
