@@ -138,15 +138,30 @@ fn a_waiting_writer_turns_new_readers_away() {
         let seen = [(); 2].map(|()| second.read(x).map(|x| x[0]));
         let refused = seen.each_ref().map(is_busy);
         assert!(!refused[0] || refused[1], "a reader overtakes the writer");
-        // It waits behind the writer, or has come before it.
+        drop(lease);
+        let (added, _third) = writer.join().unwrap();
+        added.unwrap();
+        assert_eq!(second.read(x).unwrap()[0], 1);
+    });
+}
+
+/// I7, fairness: a participant that is refused by a waiting writer, and waits, gets the array after
+/// it.
+#[test]
+fn a_waiting_reader_comes_after_the_writer_that_turned_it_away() {
+    check(1, || {
+        let ([first, second, third], x) = one_array();
+        let lease = first.read(x).unwrap();
+        let writer = apart(third, move |table| add(table, x));
+        let refused = is_busy(&second.read(x).map(|x| x[0]));
         let reader = apart(second, move |table| read(table, x));
         drop(lease);
         let (added, _third) = writer.join().unwrap();
         added.unwrap();
-        let (last, _second) = reader.join().unwrap();
-        let last = last.unwrap();
+        let (seen, _second) = reader.join().unwrap();
+        let seen = seen.unwrap();
         assert!(
-            !refused[1] || last == 1,
+            !refused || seen == 1,
             "a waiting reader overtakes the writer"
         );
     });
@@ -222,6 +237,32 @@ fn a_reader_waits_for_a_round() {
             assert_eq!(seen.unwrap(), 1);
         });
     }
+}
+
+/// I5, I7: a participant enters a round although a writer waits for an array that the round reads, and
+/// has that array until it leaves.
+#[test]
+fn a_participant_enters_a_round_beside_a_waiting_writer() {
+    check(2, || {
+        let [first, second, third] = tables(&segment(1024, 4, 4));
+        let x = first.from_elem(1, 5u64).unwrap();
+        let y = first.from_elem(1, 0u64).unwrap();
+        let tiles = first.partition((y.write(), x.read()), Axis(0), 1).unwrap();
+        let round = tiles.begin().unwrap();
+        let writer = apart(third, move |table| add(table, x));
+        {
+            let tiles = second.open_partition(tiles.handle()).unwrap();
+            let mut part = tiles.enter().unwrap().unwrap();
+            let mut tile = part.claim().unwrap().unwrap();
+            let (mut y, x) = tile.views();
+            y[0] = x[0];
+        }
+        round.finish(PATIENCE).unwrap();
+        assert_eq!(first.read(y).unwrap()[0], 5);
+        let (added, _third) = writer.join().unwrap();
+        added.unwrap();
+        assert_eq!(first.read(x).unwrap()[0], 6);
+    });
 }
 
 /// I5, I7: a thread of a shared table waits until another thread of the table has ended its lease,

@@ -134,7 +134,7 @@ impl<'t, G: Group> Partition<'t, G> {
                     let (slot, generation) = handle.unpack(key);
                     self.table().lease_tiles(slot, generation, opener)
                 }
-                false => self.table().lease_shared(handle),
+                false => self.table().lease_in_round(handle, opener),
             })
             .collect()
     }

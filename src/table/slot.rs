@@ -230,6 +230,55 @@ impl<'m> Slot<'m> {
             .map_err(|refused| (refused, self.undo(shared, me)))
     }
 
+    /// Attempts to acquire a shared lease for `me`, which enters a round of `opener`: a writer that
+    /// waits until the opener has read the array does not turn it away. The caller then looks if the
+    /// round still runs.
+    ///
+    /// The bit of the opener protects the array until the bit of `me` does. Both are in one word of
+    /// the row; otherwise the writer might look at the one before it is set, and at the other after
+    /// it is cleared.
+    pub(crate) fn lock_beside(
+        self,
+        generation: u32,
+        opener: SeatId,
+        me: SeatId,
+    ) -> Result<Shared, (Refused, ReleaseOutcome)> {
+        let admit = |word: SlotWord| match word {
+            _ if !word.is_live(generation) => Err(Refused::Stale),
+            // Another thread of the opener waits. The bit is its mark as well.
+            _ if word.writer() == opener && me != opener => Err(Refused::Busy(opener)),
+            _ if word.is_poisoned() => Err(Refused::Poisoned),
+            _ => Ok(()),
+        };
+        let word = self.word();
+        admit(word).map_err(|refused| (refused, ReleaseOutcome::Unchanged))?;
+        let Some((row, own, cover)) = self.bits_of_one_word(me, opener) else {
+            return Err((Refused::Busy(word.writer()), ReleaseOutcome::Unchanged));
+        };
+        // Acquire: pairs with the Release in `clear_bit`. If the opener has ended the round, and has
+        // set its bit again, the caller sees the end.
+        let before = row.fetch_or(own, Ordering::Acquire);
+        let shared = match before & own {
+            0 => Shared::First,
+            _ => Shared::Recursive,
+        };
+        // As in `lock_shared`.
+        let word = self.word.read_modify_write(Ordering::AcqRel);
+        let admitted = admit(word).and(match before & cover {
+            0 => Err(Refused::Busy(word.writer())),
+            _ => Ok(()),
+        });
+        admitted
+            .map(|()| shared)
+            .map_err(|refused| (refused, self.undo(shared, me)))
+    }
+
+    /// Returns a word of the row with the bits of both seats in it, or `None` if they are in two.
+    fn bits_of_one_word(self, one: SeatId, other: SeatId) -> Option<(&'m Atom, u64, u64)> {
+        let ((word, one), (other_word, other)) = (self.bit(one)?, self.bit(other)?);
+        core::ptr::eq(word, other_word).then_some((word, one, other))
+    }
+
     /// Sets the bit of a participant in a round of `opener`, on an array that the round writes.
     pub(crate) fn lock_tiles(
         self,

@@ -154,8 +154,12 @@ impl Core {
             Mode::Read => self.look_to_read(waiter),
             Mode::Write | Mode::Recover => self.look_to_write(waiter),
         };
-        if looked.is_err() {
-            self.withdraw(waiter);
+        match &looked {
+            Ok(Look::Taken(slot, _)) if waiter.mode == Mode::Recover => {
+                self.note_half_written(*slot);
+            }
+            Ok(_) => {}
+            Err(_) => self.withdraw(waiter),
         }
         looked
     }

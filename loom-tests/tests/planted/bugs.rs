@@ -707,7 +707,20 @@ pub const BUGS: &[Bug] = &[
         file: "src/table/slot.rs",
         at: "let word = self.word();\n        «self.has_bit(me)»\n",
         instead: "{ let _ = me; true }",
-        model: ("patience", "a_waiting_writer_turns_new_readers_away"),
+        model: (
+            "patience",
+            "a_waiting_reader_comes_after_the_writer_that_turned_it_away",
+        ),
+    },
+    Bug {
+        name: "a waiting writer turns the participants of a round away",
+        file: "src/table/lease.rs",
+        at: "taken = «slot.lock_beside(generation, opener, me)»;",
+        instead: "slot.lock_shared(generation, me)",
+        model: (
+            "patience",
+            "a_participant_enters_a_round_beside_a_waiting_writer",
+        ),
     },
     Bug {
         name: "a waiting writer sets no mark",
