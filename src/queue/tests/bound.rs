@@ -92,6 +92,16 @@ fn a_job_that_comes_back_is_the_last_one_and_counts_its_deliveries() {
 }
 
 #[test]
+fn deliveries_stop_at_the_documented_limit() {
+    let table = table();
+    let queue = table.queue::<u64>(1).unwrap();
+    queue.push(1).unwrap();
+    let deliveries = (0..40_000).map(|_| queue.pop_with_ack().unwrap().unwrap().deliveries());
+    assert_eq!(deliveries.max(), Some(32767));
+    assert_eq!(next(&queue), Some((1, 32767)));
+}
+
+#[test]
 fn a_panic_gives_the_job_back() {
     let table = table();
     let queue = table.queue::<u64>(1).unwrap();
