@@ -1,5 +1,7 @@
 //! The parent's part in a call: waiting for workers, and noticing deaths and failures.
 
+use core::cell::Cell;
+
 use super::call::{ActiveCall, LOOK_EVERY};
 use super::report::Failure;
 use super::tile_notes::TileNotes;
@@ -12,6 +14,21 @@ use crate::partition::{Group, Round};
 /// Deaths and panics in one call under [`OnFailure::RunAgain`], and deaths of workers without a tile
 /// under [`OnFailure::Skip`], after which the parent no longer makes up for them.
 const MOST_FAILURES: usize = 8;
+
+/// The parts of a started call that a check of its workers needs.
+#[derive(Clone, Copy)]
+pub(super) struct Handed<'a> {
+    pub(super) notes: &'a TileNotes<'a>,
+    /// Tiles that were handed out and not sent back.
+    pub(super) resting: &'a [Cell<bool>],
+}
+
+impl Handed<'_> {
+    /// Returns `true` if a tile was handed out: only the parent changes it.
+    fn rests(&self, tile: usize) -> bool {
+        self.resting.get(tile).is_some_and(Cell::get)
+    }
+}
 
 impl ActiveCall<'_> {
     /// Returns `true` if torn tiles are run again.
@@ -79,16 +96,25 @@ impl<'t> Pool<'t> {
 
     /// Checks the workers. Returns `true` if there is nothing left to wait for.
     ///
-    /// `notes` are those of a started call.
+    /// `handed` are the parts of a started call.
     pub(super) fn is_stuck<G: Group>(
         &mut self,
         round: &Round<'_, '_, G>,
         call: &mut ActiveCall<'t>,
-        notes: Option<&TileNotes<'_>>,
+        handed: Option<Handed<'_>>,
     ) -> bool {
+        // A worker that replaces a dead one may have its seat, by which the tile of the dead is torn.
+        let mut before = Vec::new();
+        if !call.deaths.is_empty() {
+            before = round.torn_units();
+            before.retain(|torn| call.deaths.iter().any(|death| death.seat == torn.1));
+        }
         let deaths = self.collect_dead();
         let somebody_died = !deaths.is_empty();
-        let held_none = |death: &&Death| !round.has_tile_of(death.seat);
+        let held_none = |death: &&Death| {
+            let torn = |&(unit, seat)| seat == death.seat && !before.contains(&(unit, seat));
+            !round.holds(death.seat) && !round.torn_units().iter().any(torn)
+        };
         call.idle_deaths += deaths.iter().filter(held_none).count();
         call.deaths.extend(deaths);
         // Look before the torn tiles are reopened: another process's reaper may tear a tile after
@@ -102,14 +128,18 @@ impl<'t> Pool<'t> {
         let mut reopened = 0;
         if call.policy == OnFailure::RunAgain {
             // After that look: a worker reports before it tears.
-            self.take_failures(call, round, notes);
+            self.take_failures(call, round, handed);
             let has_failed = !call.deaths.is_empty() || !call.failures.is_empty();
             // Torn by this reap, by another process's that began earlier, or after a panic.
             if has_failed && call.runs_again() && !self.any_failed(call.number) {
-                reopened = round.reopen_torn(|tile| {
-                    if let Some(notes) = notes {
-                        notes.clear(tile);
+                reopened = round.reopen_torn(|unit| match handed {
+                    // Units of a started call have one tile.
+                    Some(handed) if handed.rests(unit) => false,
+                    Some(handed) => {
+                        handed.notes.clear(unit);
+                        true
                     }
+                    None => true,
                 });
             }
         }
@@ -132,9 +162,9 @@ impl<'t> Pool<'t> {
         &self,
         call: &mut ActiveCall<'_>,
         round: &Round<'_, '_, G>,
-        notes: Option<&TileNotes<'_>>,
+        handed: Option<Handed<'_>>,
     ) {
-        let Some(notes) = notes else {
+        let Some(handed) = handed else {
             let reports = (0..self.shared.workers).map(|worker| self.mailbox.report(worker));
             let at_tiles = reports
                 .enumerate()
@@ -144,7 +174,10 @@ impl<'t> Pool<'t> {
             return;
         };
         for tile in round.torn() {
-            let noted = notes.failure(tile);
+            if handed.rests(tile) {
+                continue;
+            }
+            let noted = handed.notes.failure(tile);
             let is_new = |(_, new): &(usize, Failure)| {
                 let mut known = call.failures.iter();
                 // A failure stays in the notes only if its tile is not run again.
