@@ -1,10 +1,8 @@
 //! The parent's part in a call: waiting for workers, and noticing deaths and failures.
 
-use core::cell::Cell;
-
 use super::call::{ActiveCall, LOOK_EVERY};
 use super::report::Failure;
-use super::tile_notes::TileNotes;
+use super::tile_notes::Handed;
 use super::waiting::sleep_after;
 use super::worker::{WorkerLife, serve_job};
 use super::workers::Death;
@@ -14,21 +12,6 @@ use crate::partition::{Group, Round};
 /// Deaths and panics in one call under [`OnFailure::RunAgain`], and deaths of workers without a tile
 /// under [`OnFailure::Skip`], after which the parent no longer makes up for them.
 const MOST_FAILURES: usize = 8;
-
-/// The parts of a started call that a check of its workers needs.
-#[derive(Clone, Copy)]
-pub(super) struct Handed<'a> {
-    pub(super) notes: &'a TileNotes<'a>,
-    /// Tiles that were handed out and not sent back.
-    pub(super) resting: &'a [Cell<bool>],
-}
-
-impl Handed<'_> {
-    /// Returns `true` if a tile was handed out: only the parent changes it.
-    fn rests(&self, tile: usize) -> bool {
-        self.resting.get(tile).is_some_and(Cell::get)
-    }
-}
 
 impl ActiveCall<'_> {
     /// Returns `true` if torn tiles are run again.
