@@ -28,6 +28,7 @@ fn made() -> Vec<Error> {
     let name = || "filter".to_owned();
     let weights = || "weights".to_owned();
     let two_seconds = Duration::from_secs(2);
+    let one: Vec<_> = std::iter::once(70..80).collect();
     errors! {
         SegmentError::Capacity { capacity: 0, max: 1 << 46 };
         SegmentError::Capacity { capacity: (1 << 46) + 1, max: 1 << 46 };
@@ -87,7 +88,7 @@ fn made() -> Vec<Error> {
             tile: 7, rows: 70..80, worker: 1, message: "the walker fell".into()
         };
         PoolError::WorkerDied {
-            worker: 1, pid: 4711, signal: Some(9), code: None, tiles: vec![7], rows: vec![70..80]
+            worker: 1, pid: 4711, signal: Some(9), code: None, tiles: vec![7], rows: one.clone()
         };
         PoolError::WorkerDied {
             worker: 1, pid: 4711, signal: None, code: Some(7),
@@ -96,7 +97,7 @@ fn made() -> Vec<Error> {
         PoolError::WorkerDied {
             worker: 1, pid: 4711, signal: Some(9), code: None, tiles: vec![], rows: vec![]
         };
-        PoolError::NotGivenBack { tiles: vec![7], rows: vec![70..80] };
+        PoolError::NotGivenBack { tiles: vec![7], rows: one.clone() };
         PoolError::NotGivenBack { tiles: vec![7, 9], rows: vec![70..80, 90..100] };
         SystematicPlan::new(&[0.0], 0.5, 10).unwrap_err();
         SystematicPlan::new(&[1.0, -1.0], 0.5, 10).unwrap_err();
