@@ -194,19 +194,16 @@ impl<'t, G: Group> Round<'_, 't, G> {
         self.mended.set(true);
     }
 
-    /// Makes the torn tiles claimable again in this round. Calls `before` with each unit first.
+    /// Makes the torn tiles claimable again in this round, if `before` returns `true` for their unit.
     /// Returns the number of reopened units.
     ///
     /// Heals the arrays that were poisoned for them. If a reaper has poisoned an array before
     /// tearing its tile, the end of the round poisons it again.
-    pub(crate) fn reopen_torn(&self, before: impl Fn(usize)) -> usize {
+    pub(crate) fn reopen_torn(&self, before: impl Fn(usize) -> bool) -> usize {
         let is_reopened = |&unit: &usize| {
             let claim = self.control.claim_word(unit);
             let is_torn = claim.state() == ClaimState::Torn && claim.round() == self.round;
-            if is_torn {
-                before(unit);
-            }
-            is_torn && self.control.reopen(unit, self.round, self.me)
+            is_torn && before(unit) && self.control.reopen(unit, self.round, self.me)
         };
         let mut units = self.reopened.borrow_mut();
         let before = units.len();
@@ -240,12 +237,22 @@ impl<'t, G: Group> Round<'_, 't, G> {
         self.control.progress(self.round).torn
     }
 
-    /// Returns `true` if `seat` holds a tile of this round, or held one when it was torn.
-    pub(crate) fn has_tile_of(&self, seat: SeatId) -> bool {
-        (0..self.control.units()).any(|unit| {
+    /// Returns `true` if `seat` holds a tile of this round.
+    pub(crate) fn holds(&self, seat: SeatId) -> bool {
+        self.units_in(ClaimState::Held)
+            .any(|(_, holder)| holder == seat)
+    }
+
+    /// Returns the torn units of this round, each with its last holder.
+    pub(crate) fn torn_units(&self) -> Vec<(usize, SeatId)> {
+        self.units_in(ClaimState::Torn).collect()
+    }
+
+    fn units_in(&self, state: ClaimState) -> impl Iterator<Item = (usize, SeatId)> {
+        (0..self.control.units()).filter_map(move |unit| {
             let claim = self.control.claim_word(unit);
-            let holds = matches!(claim.state(), ClaimState::Held | ClaimState::Torn);
-            holds && claim.seat() == seat && claim.round() == self.round
+            let is_in = claim.state() == state && claim.round() == self.round;
+            is_in.then(|| (unit, claim.seat()))
         })
     }
 

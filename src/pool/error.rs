@@ -156,7 +156,7 @@ pub enum PoolError {
     /// A kernel panicked. The other tiles of the round are done.
     #[error(
         "the kernel panicked in worker {worker} at tile {tile} (rows {rows:?}): {message}; the \
-         arrays it writes are poisoned"
+         arrays it writes are poisoned until recover or clear_poison of the partition"
     )]
     KernelPanicked {
         /// The tile.
@@ -211,9 +211,13 @@ pub enum PoolError {
     /// Tiles that [`RunningCall::wait_any`](crate::pool::RunningCall::wait_any) handed out were
     /// forgotten: neither dropped nor rerun.
     #[error(
-        "{} tiles were handed out and never given back, the first at rows {:?}; the arrays are \
-         poisoned until recover or clear_poison; drop each ReadyTile, or call rerun() on it",
-        .rows.len(), .rows.first().cloned().unwrap_or_default()
+        "{} handed out and never given back, the first at rows {:?}; the arrays are poisoned until \
+         recover or clear_poison of the partition; drop each ReadyTile, or call rerun() on it",
+        match .rows.len() {
+            1 => "1 tile was".to_owned(),
+            tiles => format!("{tiles} tiles were"),
+        },
+        .rows.first().cloned().unwrap_or_default()
     )]
     NotGivenBack {
         /// The tiles, and those that were torn in the same call.
@@ -295,8 +299,12 @@ fn left_behind(rows: &[Range<usize>]) -> String {
     match rows {
         [] => String::new(),
         [first, ..] => format!(
-            "; {} tiles are half-written, the first at rows {first:?}; their arrays are poisoned",
-            rows.len()
+            "; {} half-written, the first at rows {first:?}; their arrays are poisoned until \
+             recover or clear_poison of the partition",
+            match rows.len() {
+                1 => "1 tile is".to_owned(),
+                tiles => format!("{tiles} tiles are"),
+            }
         ),
     }
 }

@@ -83,8 +83,8 @@ const START: Duration = Duration::from_secs(20);
 ///
 /// | | a tile whose kernel panics, or whose worker dies | the other tiles | missing workers are replaced |
 /// |---|---|---|---|
-/// | `Fail` | is torn, and the call fails | are done; a [started](Pool::start) call ends at once | in the next call |
-/// | `Skip` | is torn; a started call [reports](Arrived) it and goes on, others fail in the end | are done | at once |
+/// | `Fail` | is torn, and the call fails | are done | in the next call |
+/// | `Skip` | is torn; a [started](Pool::start) call [reports](Arrived) it and goes on, others fail in the end | are done | at once |
 /// | `RunAgain` | is run again | are done | at once |
 ///
 /// The arrays that a kernel writes are poisoned as long as tiles are torn.

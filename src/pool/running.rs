@@ -18,7 +18,7 @@ use super::kernel::{self, Captures};
 use super::mailbox::Arguments;
 use super::params::{Kernel, Param};
 use super::stats::WorkerStats;
-use super::tile_notes::TileNotes;
+use super::tile_notes::{Handed, TileNotes};
 use super::{OnFailure, Pool};
 use crate::partition::RoundError;
 use crate::partition::{Group, Partition, Round, RoundMember};
@@ -210,7 +210,8 @@ impl<'p, 'r, G: Group> RunningCall<'_, 'p, 'r, '_, G> {
     ///
     /// Under [`OnFailure::Fail`] a panic fails the first `wait_any` that begins after it, even while
     /// other tiles are ready. So does a death, at the latest in the first `wait_any` that begins 10 ms
-    /// after it. If the dead worker held no tile, the error names no rows. Under `Skip`,
+    /// after it. The call first waits for the tiles that are with the workers. If the dead worker held
+    /// no tile, the error names no rows. Under `Skip`,
     /// [`PoolError::WorkerDied`] means that no worker is left for tiles that are not done.
     ///
     /// An error does not borrow the call:
@@ -330,7 +331,11 @@ impl<'p, 'r, G: Group> RunningCall<'_, 'p, 'r, '_, G> {
 
     /// Waits until `count` tiles can be handed out, or all tiles that are with the workers. Under
     /// [`OnFailure::Skip`] a torn tile ends a wait for ready tiles.
+    ///
+    /// If the call must fail, first waits until the workers have run all their tiles. Else the round
+    /// would be given up, and its partition could not repair the torn tiles.
     fn wait_until(&mut self, count: usize, until: Until) -> Result<(), PoolError> {
+        let mut fails = false;
         loop {
             let (Some((round, call)), Some(part)) = (&mut self.call, &self.part) else {
                 return Ok(());
@@ -345,7 +350,11 @@ impl<'p, 'r, G: Group> RunningCall<'_, 'p, 'r, '_, G> {
             let may_rest = call.policy == OnFailure::Skip && !now.has_unexplained();
             let mut stuck = false;
             if is_due || call.has_torn && !may_rest {
-                stuck = self.pool.is_stuck(round, call, Some(&self.notes));
+                let handed = Handed {
+                    notes: &self.notes,
+                    resting: &self.resting,
+                };
+                stuck = self.pool.is_stuck(round, call, Some(handed));
                 self.job.set(call.job);
                 // Tiles may have become ready during the check, and those of the dead are torn.
                 now = Scan::of(&self.resting, part, &self.notes, &call.deaths);
@@ -355,27 +364,26 @@ impl<'p, 'r, G: Group> RunningCall<'_, 'p, 'r, '_, G> {
                 now.is_final = before && self.unexplained;
             }
             if until == Until::Ready {
-                if self.pool.must_fail(call, &now) {
-                    return self.fail();
-                }
-                if call.policy == OnFailure::Skip {
+                fails |= self.pool.must_fail(call, &now);
+                if call.policy == OnFailure::Skip && !fails {
                     self.news.report(&self.resting, &now);
                     self.unexplained &= !now.is_final;
                 }
             }
-            let finished = match until {
-                Until::Ready => now.ready,
-                Until::Done => now.ready + now.torn.len(),
+            let (finished, wanted) = match until {
+                Until::Ready if !fails => (now.ready, count.min(now.under_way)),
+                Until::Ready | Until::Done => (now.ready + now.torn.len(), now.under_way),
             };
-            let wanted = count.min(now.under_way);
             // A torn tile that no check has reopened yet.
             let runs_again = until == Until::Done && call.runs_again() && !now.torn.is_empty();
-            if !self.news.is_empty() || finished >= wanted && !runs_again {
-                return Ok(());
-            }
-            // The next check may explain the tile that is missing.
-            if stuck && (now.is_final || !now.has_unexplained()) {
+            let is_over = !self.news.is_empty() || finished >= wanted && !runs_again;
+            // The next check may explain a torn tile that is missing.
+            let is_stuck = stuck && (now.is_final || !now.has_unexplained());
+            if is_stuck && !is_over || fails && is_over {
                 return self.fail();
+            }
+            if is_over {
+                return Ok(());
             }
             let moved = || Scan::ready(&self.resting, part) >= wanted;
             self.pool.sleep_after(seen, moved);

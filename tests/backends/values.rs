@@ -134,6 +134,66 @@ pub fn results_of_any_type_come_back() {
     });
 }
 
+/// A value with code that panics: when 1 is written, and when 2 is read.
+#[derive(Debug)]
+struct Panics(u32);
+
+impl Serialize for Panics {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        if self.0 == 1 {
+            std::panic::resume_unwind(Box::new("cannot be written".to_owned()));
+        }
+        self.0.serialize(to)
+    }
+}
+
+impl<'d> Deserialize<'d> for Panics {
+    fn deserialize<D: Deserializer<'d>>(from: D) -> Result<Self, D::Error> {
+        let number = u32::deserialize(from)?;
+        if number == 2 {
+            std::panic::resume_unwind(Box::new("cannot be read".to_owned()));
+        }
+        Ok(Panics(number))
+    }
+}
+
+/// Panics in the code of parameters and results. No worker dies of it.
+pub fn panics_of_values_are_failures() {
+    with_each_pool(&KINDS, 2, |kind, table, x, tiles, pool| {
+        for policy in [OnFailure::Fail, OnFailure::Skip] {
+            pool.set_on_failure(policy);
+            let refused = pool.map_collect(tiles, &(), |mut x, (), tile| {
+                x += 1;
+                Value(Panics(u32::from(tile.index() == 3)))
+            });
+            match refused {
+                Err(PoolError::KernelPanicked { tile, message, .. }) => {
+                    assert_eq!((tile, &*message), (3, "cannot be written"), "{kind:?}");
+                }
+                other => panic!("{kind:?}: {other:?}"),
+            }
+            assert_eq!(tiles.recover(|_, mut x| x.fill(0)).unwrap(), 1);
+            let refused = pool.for_each(tiles, &Value(Panics(2)), |_, _, _| ());
+            match refused {
+                Err(PoolError::WorkerFailed { message, .. }) => {
+                    assert!(message.contains("cannot be read"), "{kind:?}: {message}");
+                }
+                other => panic!("{kind:?}: {other:?}"),
+            }
+            let refused = pool.run(&(), |_, ()| Ok(Value(Panics(1))));
+            match refused {
+                Err(PoolError::WorkerFailed { message, .. }) => {
+                    assert!(message.contains("cannot be written"), "{kind:?}: {message}");
+                }
+                other => panic!("{kind:?}: {other:?}"),
+            }
+        }
+        assert_eq!(pool.deaths(), 0, "{kind:?}");
+        pool.for_each(tiles, &(), |mut x, (), _| x.fill(1)).unwrap();
+        assert_eq!(table.read(x).unwrap().sum(), 100);
+    });
+}
+
 pub fn results_of_a_dead_worker_are_reported() {
     with_each_pool(
         &[Kind::Fork, Kind::Spawn],

@@ -387,7 +387,7 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "the failure of a tile that is run again is not taken",
         file: "src/pool/supervise.rs",
-        at: "«self.take_failures(call, round, notes)»;",
+        at: "«self.take_failures(call, round, handed)»;",
         instead: "",
         model: ("pool", "a_tile_that_fails_is_run_again"),
     },
