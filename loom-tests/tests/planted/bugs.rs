@@ -364,13 +364,6 @@ pub const BUGS: &[Bug] = &[
         model: ("pool", "a_barrier_of_two"),
     },
     Bug {
-        name: "a failed tile is torn before its failure is noted",
-        file: "src/pool/kernel.rs",
-        at: "«fail(index, &message);\n                tile.tear();»",
-        instead: "tile.tear(); fail(index, &message);",
-        model: ("pool", "a_failed_tile_is_repaired_and_run_again"),
-    },
-    Bug {
         name: "the end of a round leaves the poison of repaired tiles",
         file: "src/partition/round.rs",
         at: "} else if «self.mended.get()» {",
@@ -679,20 +672,6 @@ pub const BUGS: &[Bug] = &[
         file: "src/table/slot.rs",
         at: "«slot.wake_row()»;\n    }\n    while let",
         instead: "()",
-        model: ("patience", "a_writer_waits_for_a_reader"),
-    },
-    Bug {
-        name: "a free wakes no reader",
-        file: "src/table/slot.rs",
-        at: "if «retired.is_waited()» {",
-        instead: "false",
-        model: ("patience", "a_free_wakes_a_reader"),
-    },
-    Bug {
-        name: "a writer looks at the readers before it sets the flag",
-        file: "src/table/wait.rs",
-        at: "let _ = slot.wait(generation);\n            found = «slot.any_other_reader(me)»;",
-        instead: "found",
         model: ("patience", "a_writer_waits_for_a_reader"),
     },
     Bug {
