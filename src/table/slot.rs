@@ -252,31 +252,35 @@ impl<'m> Slot<'m> {
         };
         let word = self.word();
         admit(word).map_err(|refused| (refused, ReleaseOutcome::Unchanged))?;
-        let Some((row, own, cover)) = self.bits_of_one_word(me, opener) else {
+        if !self.has_one_word(me, opener) {
             return Err((Refused::Busy(word.writer()), ReleaseOutcome::Unchanged));
-        };
-        // Acquire: pairs with the Release in `clear_bit`. If the opener has ended the round, and has
-        // set its bit again, the caller sees the end.
-        let before = row.fetch_or(own, Ordering::Acquire);
-        let shared = match before & own {
-            0 => Shared::First,
-            _ => Shared::Recursive,
-        };
+        }
+        let shared = self.set_bit(me);
         // As in `lock_shared`.
-        let word = self.word.read_modify_write(Ordering::AcqRel);
-        let admitted = admit(word).and(match before & cover {
-            0 => Err(Refused::Busy(word.writer())),
-            _ => Ok(()),
+        let word = self.newest();
+        // Our bit continues the release sequence of the opener's `clear_bit`. If the opener has ended
+        // the round and has set its bit again, this look acquires the first, and the caller sees the
+        // end.
+        let _ = self.any_reader();
+        let is_covered = match me == opener {
+            true => matches!(shared, Shared::Recursive),
+            false => self.has_bit(opener),
+        };
+        let admitted = admit(word).and(match is_covered {
+            false => Err(Refused::Busy(word.writer())),
+            true => Ok(()),
         });
         admitted
             .map(|()| shared)
             .map_err(|refused| (refused, self.undo(shared, me)))
     }
 
-    /// Returns a word of the row with the bits of both seats in it, or `None` if they are in two.
-    fn bits_of_one_word(self, one: SeatId, other: SeatId) -> Option<(&'m Atom, u64, u64)> {
-        let ((word, one), (other_word, other)) = (self.bit(one)?, self.bit(other)?);
-        core::ptr::eq(word, other_word).then_some((word, one, other))
+    /// Returns `true` if one word of the row has the bits of both seats.
+    fn has_one_word(self, one: SeatId, other: SeatId) -> bool {
+        match (self.bit(one), self.bit(other)) {
+            (Some((word, _)), Some((other, _))) => core::ptr::eq(word, other),
+            _ => false,
+        }
     }
 
     /// Sets the bit of a participant in a round of `opener`, on an array that the round writes.
@@ -322,6 +326,24 @@ impl<'m> Slot<'m> {
         self.finish_release()
     }
 
+    /// Attempts LIVE without a writer → LIVE, written by `me`. Returns the word before and after, or
+    /// the current word.
+    #[inline]
+    fn set_writer(
+        self,
+        generation: u32,
+        me: SeatId,
+        purpose: Purpose,
+    ) -> Result<(SlotWord, SlotWord), SlotWord> {
+        // Acquire: pairs with the Release of a reader's validation; the reader's bit is then seen.
+        // On failure it pairs with the Release of the poisoning transition, so the poison note is
+        // seen.
+        self.word
+            .update(Ordering::Acquire, Ordering::Acquire, |word| {
+                word.lock(generation, me, purpose)
+            })
+    }
+
     /// Attempts to acquire the exclusive lease for `me`. Refuses a control array before any change:
     /// a writer, even for a moment, would refuse its readers, and a dead writer would poison it.
     #[inline]
@@ -340,14 +362,7 @@ impl<'m> Slot<'m> {
         {
             return Err((Refused::Busy(reader), ReleaseOutcome::Unchanged));
         }
-        // Acquire: pairs with the Release of a reader's validation; the reader's bit is then seen.
-        // On failure it pairs with the Release of the poisoning transition, so the poison note is
-        // seen.
-        let outcome = self
-            .word
-            .update(Ordering::Acquire, Ordering::Acquire, |word| {
-                word.lock(generation, me, purpose)
-            });
+        let outcome = self.set_writer(generation, me, purpose);
         if let Err(word) = outcome {
             let refused = match admit(word, generation) {
                 Err(refused) => refused,
@@ -399,25 +414,20 @@ impl<'m> Slot<'m> {
     /// poison the array.
     pub(crate) fn announce(self, generation: u32, me: SeatId, purpose: Purpose) -> (Shared, bool) {
         let mark = self.set_bit(me);
-        // Acquire: as in `lock_exclusive`.
-        let announced = self
-            .word
-            .update(Ordering::Acquire, Ordering::Relaxed, |word| {
-                word.lock(generation, me, purpose)
-            });
+        let announced = self.set_writer(generation, me, purpose);
         (mark, announced.is_ok())
     }
 
     /// Sets WAITED. Returns the word on which the caller may [sleep](Slot::sleep), or `None` if it
     /// has no writer, or is not LIVE in `generation`.
     pub(crate) fn wait(self, generation: u32) -> Option<SlotWord> {
-        // Acquire: pairs with the Release of a reader's release check, if that came before: its bit
-        // is then seen to be clear. A later one finds WAITED.
         let waited = self
             .word
-            .update(Ordering::Acquire, Ordering::Relaxed, |word| {
+            .update(Ordering::Relaxed, Ordering::Relaxed, |word| {
                 word.wait(generation)
             });
+        // A reader's release check finds WAITED, or came before. Then its bit is seen to be clear.
+        self.newest();
         waited.ok().map(|(_, word)| word)
     }
 

@@ -649,8 +649,8 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "torn tiles are repaired under shared leases",
         file: "src/table/slot.rs",
-        at: "let outcome = «self\n            .word\n            .update(Ordering::Acquire, Ordering::Acquire, |word| {\n                word.lock(generation, me, purpose)\n            })»;",
-        instead: "if purpose == Purpose::Mend { Ok((self.word(), self.word())) } else { self.word.update(Ordering::Acquire, Ordering::Acquire, |word| word.lock(generation, me, purpose)) }",
+        at: "let outcome = «self.set_writer(generation, me, purpose)»;",
+        instead: "if purpose == Purpose::Mend { Ok((self.word(), self.word())) } else { self.set_writer(generation, me, purpose) }",
         model: ("torn", "two_repairs_exclude_each_other"),
     },
     Bug {
@@ -704,7 +704,7 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "a waiting writer sets no mark",
         file: "src/table/slot.rs",
-        at: "let mark = «self.set_bit(me)»;\n        // Acquire: as in",
+        at: "let mark = «self.set_bit(me)»;\n        let announced",
         instead: "Shared::First",
         model: ("patience", "death_of_a_waiting_writer_poisons_nothing"),
     },
