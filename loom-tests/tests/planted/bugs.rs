@@ -760,7 +760,7 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "a delivery is not counted",
         file: "src/queue/bound.rs",
-        at: "«word.store(DeliveryWord::new(lap, count), Ordering::Relaxed)»;",
+        at: "«word.store(counted, Ordering::Relaxed)»;",
         instead: "()",
         model: ("queue", "acks::death_before_the_acknowledgement"),
     },
