@@ -298,7 +298,7 @@ fn the_first_header_holds() {
     rustix::fs::ftruncate(&fd, total).unwrap();
     let own = Description::new(fd, Kind::Limited, second.seats, None);
     let mapping = Mapping::of_file(own.fd(), total).unwrap();
-    let parts = initialize::initialize(own, mapping, second, false, "a file").unwrap();
+    let parts = initialize::initialize(own, mapping, second, 0, false, "a file").unwrap();
     assert_eq!(parts.memory.layout().geometry, first);
 }
 
