@@ -390,22 +390,30 @@ impl<'p, 'r, G: Group> RunningCall<'_, 'p, 'r, '_, G> {
         }
     }
 
-    /// Ends the call because of a failure. Always returns an error.
+    /// Ends the call because of a failure, and returns its error.
     fn fail(&mut self) -> Result<(), PoolError> {
-        let deaths = self
-            .call
-            .as_ref()
-            .map(|(_, call)| (&call.deaths, call.policy));
-        let death = deaths.and_then(|(deaths, policy)| match policy {
+        let Some((_, call)) = &mut self.call else {
+            return Ok(());
+        };
+        call.failures.extend(self.pool.failures(call.number));
+        let mut failures = call.failures.iter();
+        let failure = failures.find(|(_, failure)| failure.tile().is_none());
+        let failure = failure.cloned();
+        let death = match call.policy {
             OnFailure::Skip if !self.pool.workers.is_empty() => None,
-            OnFailure::Skip => deaths.last().copied(),
-            OnFailure::Fail | OnFailure::RunAgain => deaths.first().copied(),
-        });
+            OnFailure::Skip => call.deaths.last().copied(),
+            OnFailure::Fail | OnFailure::RunAgain => call.deaths.first().copied(),
+        };
         self.end()?;
-        match death {
-            // The dead worker held no tile, and the others have done the rest.
-            Some(death) => Err(worker_died(death, Vec::new(), Vec::new())),
-            None => Ok(()),
+        // The others have done the tiles. The caller did not get all of them.
+        match (death, failure) {
+            // The dead worker held no tile.
+            (Some(death), _) => Err(worker_died(death, Vec::new(), Vec::new())),
+            (None, Some((worker, failure))) => Err(PoolError::WorkerFailed {
+                worker,
+                message: failure.message,
+            }),
+            (None, None) => Ok(()),
         }
     }
 
