@@ -1,7 +1,7 @@
 //! Parameters and results of any type, by serde.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::OnceLock;
 
 use ndarray::ArrayViewMut1;
 use ndshm::error::PoolError;
@@ -202,11 +202,11 @@ struct RefusedOnce(());
 
 impl<'d> Deserialize<'d> for RefusedOnce {
     fn deserialize<D: Deserializer<'d>>(from: D) -> Result<Self, D::Error> {
-        static WAS_READ: AtomicBool = AtomicBool::new(false);
+        static WAS_READ: OnceLock<()> = OnceLock::new();
         <()>::deserialize(from)?;
-        match WAS_READ.swap(true, Ordering::Relaxed) {
-            true => Ok(RefusedOnce(())),
-            false => Err(serde::de::Error::custom("not this time")),
+        match WAS_READ.set(()) {
+            Ok(()) => Err(serde::de::Error::custom("not this time")),
+            Err(()) => Ok(RefusedOnce(())),
         }
     }
 }
