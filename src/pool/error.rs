@@ -158,7 +158,7 @@ pub enum PoolError {
         /// The indices that these tiles cover.
         rows: Vec<Range<usize>>,
     },
-    /// A kernel panicked. The other tiles of the round are done.
+    /// A kernel panicked. The other tiles of the round are done, unless no worker was left for them.
     #[error(
         "the kernel panicked in worker {worker} at tile {tile} (rows {rows:?}): {message}; the \
          arrays it writes are poisoned until {REPAIR}"
