@@ -320,8 +320,8 @@ impl<'p, 'r, G: Group> RunningCall<'_, 'p, 'r, '_, G> {
     /// # Errors
     /// Same as [`Pool::for_each`]; [`PoolError::NotGivenBack`] if a [`ReadyTile`] was forgotten (by
     /// [`mem::forget`](core::mem::forget), or in a cycle of `Rc`). [`PoolError::Round`] with
-    /// [`RoundError::Torn`] and the rows if failed or lost tiles were reported, and neither repaired
-    /// nor run again.
+    /// [`Torn`](crate::error::RoundError::Torn) and the rows if failed or lost tiles were reported,
+    /// and neither repaired nor run again.
     pub fn finish(mut self) -> Result<(), PoolError> {
         self.pool.check_ours()?;
         if let Some((_, call)) = &mut self.call {
