@@ -1,26 +1,29 @@
 //! Calls that give finished tiles to the parent, which can send them back to the workers.
 
 mod arrived;
-mod handed;
-mod news;
+mod ready;
+mod scan;
+mod torn;
+mod wait;
 
 use core::cell::Cell;
 
 pub use arrived::{Arrived, FailedTiles, LostTiles, ReadyTiles};
-use handed::Place;
-pub use handed::{FailedTile, LostTile, ReadyTile};
-use news::{News, Scan};
+use ready::Place;
+pub use ready::ReadyTile;
+use scan::HandedOut;
+pub use torn::{FailedTile, LostTile};
+use wait::Until;
 
-use super::call::{ActiveCall, Request, worker_died};
+use super::call::{ActiveCall, Request};
 use super::call_memory::CallMemory;
 use super::context::TileContext;
 use super::kernel::{self, Captures};
 use super::mailbox::Arguments;
 use super::params::{Kernel, Param};
 use super::stats::WorkerStats;
-use super::tile_notes::{Handed, TileNotes};
+use super::tile_notes::TileNotes;
 use super::{OnFailure, Pool};
-use crate::partition::RoundError;
 use crate::partition::{Group, Partition, Round, RoundMember};
 use crate::pool::error::PoolError;
 
@@ -98,7 +101,7 @@ impl<'t> Pool<'t> {
             call: Some((round, call)),
             part: None,
             unexplained: false,
-            news: News::default(),
+            handed_out: HandedOut::default(),
             notes,
             _memory: memory,
         };
@@ -127,7 +130,7 @@ pub struct RunningCall<'a, 'p, 'r, 't, G: Group> {
     /// The last check found a torn tile that no failure and no death explained.
     unexplained: bool,
     /// The tiles that the last wait has handed out.
-    news: News,
+    handed_out: HandedOut,
     notes: TileNotes<'t>,
     /// Keeps `notes` until the call is over.
     _memory: CallMemory<'t>,
@@ -246,11 +249,11 @@ impl<'p, 'r, G: Group> RunningCall<'_, 'p, 'r, '_, G> {
         if let Some((_, call)) = &mut self.call {
             call.timer.restart(self.pool.deadline);
         }
-        self.news.clear();
+        self.handed_out.clear();
         self.wait_until(count, Until::Ready)?;
         let place = match (&self.call, &self.part) {
             (Some((round, _)), Some(part)) => {
-                self.news.ready(&self.resting, part);
+                self.handed_out.ready(&self.resting, part);
                 Some(Place {
                     round,
                     part,
@@ -262,7 +265,7 @@ impl<'p, 'r, G: Group> RunningCall<'_, 'p, 'r, '_, G> {
             }
             _ => None,
         };
-        Ok(Arrived::new(place, &self.news))
+        Ok(Arrived::new(place, &self.handed_out))
     }
 
     /// Returns the number of finished tiles that were not sent back.
@@ -317,167 +320,17 @@ impl<'p, 'r, G: Group> RunningCall<'_, 'p, 'r, '_, G> {
     /// # Errors
     /// Same as [`Pool::for_each`]; [`PoolError::NotGivenBack`] if a [`ReadyTile`] was forgotten (by
     /// [`mem::forget`](core::mem::forget), or in a cycle of `Rc`). [`PoolError::Round`] with
-    /// [`RoundError::Torn`] and the rows if failed or lost tiles were reported, and neither repaired
-    /// nor run again.
+    /// [`Torn`](crate::error::RoundError::Torn) and the rows if failed or lost tiles were reported,
+    /// and neither repaired nor run again.
     pub fn finish(mut self) -> Result<(), PoolError> {
         self.pool.check_ours()?;
         if let Some((_, call)) = &mut self.call {
             call.timer.restart(self.pool.deadline);
         }
-        self.news.clear();
+        self.handed_out.clear();
         self.wait_until(self.resting.len(), Until::Done)?;
         self.end()
     }
-
-    /// Waits until `count` tiles can be handed out, or all tiles that are with the workers. Under
-    /// [`OnFailure::Skip`] a torn tile ends a wait for ready tiles.
-    ///
-    /// If the call must fail, first waits until the workers have run all their tiles. Else the round
-    /// would be given up, and its partition could not repair the torn tiles.
-    fn wait_until(&mut self, count: usize, until: Until) -> Result<(), PoolError> {
-        let mut fails = false;
-        loop {
-            let (Some((round, call)), Some(part)) = (&mut self.call, &self.part) else {
-                return Ok(());
-            };
-            call.job = self.job.get();
-            let seen = self.pool.mailbox.events();
-            let mut now = Scan::of(&self.resting, part, &self.notes, &call.deaths);
-            call.has_torn = !now.torn.is_empty();
-            // Check for failures first. Otherwise a call in which some tile is always ready would
-            // not notice a panic or a death.
-            let is_due = call.timer.is_due() || self.pool.any_failed(call.number);
-            let may_rest = call.policy == OnFailure::Skip && !now.has_unexplained();
-            let mut stuck = false;
-            if is_due || call.has_torn && !may_rest {
-                let handed = Handed {
-                    notes: &self.notes,
-                    resting: &self.resting,
-                };
-                stuck = self.pool.is_stuck(round, call, Some(handed));
-                self.job.set(call.job);
-                // Tiles may have become ready during the check, and those of the dead are torn.
-                now = Scan::of(&self.resting, part, &self.notes, &call.deaths);
-                // A reaper may have torn a worker's tile before the system reports that worker's
-                // death. At the second check there is no such death.
-                let before = core::mem::replace(&mut self.unexplained, now.has_unexplained());
-                now.is_final = before && self.unexplained;
-            }
-            if until == Until::Ready {
-                fails |= self.pool.must_fail(call, &now);
-                if call.policy == OnFailure::Skip && !fails {
-                    self.news.report(&self.resting, &now);
-                    self.unexplained &= !now.is_final;
-                }
-            }
-            let (finished, wanted) = match until {
-                Until::Ready if !fails => (now.ready, count.min(now.under_way)),
-                Until::Ready | Until::Done => (now.ready + now.torn.len(), now.under_way),
-            };
-            // A torn tile that no check has reopened yet.
-            let runs_again = until == Until::Done && call.runs_again() && !now.torn.is_empty();
-            let is_over = !self.news.is_empty() || finished >= wanted && !runs_again;
-            // The next check may explain a torn tile that is missing.
-            let is_stuck = stuck && (now.is_final || !now.has_unexplained());
-            if is_stuck && !is_over || fails && is_over {
-                return self.fail();
-            }
-            if is_over {
-                return Ok(());
-            }
-            let moved = || Scan::ready(&self.resting, part) >= wanted;
-            self.pool.sleep_after(seen, moved);
-        }
-    }
-
-    /// Ends the call because of a failure. Always returns an error.
-    fn fail(&mut self) -> Result<(), PoolError> {
-        let deaths = self
-            .call
-            .as_ref()
-            .map(|(_, call)| (&call.deaths, call.policy));
-        let death = deaths.and_then(|(deaths, policy)| match policy {
-            OnFailure::Skip if !self.pool.workers.is_empty() => None,
-            OnFailure::Skip => deaths.last().copied(),
-            OnFailure::Fail | OnFailure::RunAgain => deaths.first().copied(),
-        });
-        self.end()?;
-        match death {
-            // The dead worker held no tile, and the others have done the rest.
-            Some(death) => Err(worker_died(death, Vec::new(), Vec::new())),
-            None => Ok(()),
-        }
-    }
-
-    /// Ends the call. Does nothing the second time.
-    fn end(&mut self) -> Result<(), PoolError> {
-        self.explain();
-        let forgotten = self.leave();
-        let Some((round, call)) = self.call.take() else {
-            return Ok(());
-        };
-        match self.pool.end(self.tiles, round, call) {
-            Err(PoolError::Round(RoundError::Torn { tiles, rows, .. }))
-                if forgotten.iter().any(|tile| tiles.contains(tile)) =>
-            {
-                Err(PoolError::NotGivenBack { tiles, rows })
-            }
-            outcome => outcome,
-        }
-    }
-
-    /// Leaves in the call the failures and deaths that its result reports: those that
-    /// [`wait_any`](RunningCall::wait_any) has not reported.
-    fn explain(&mut self) {
-        let (Some((_, call)), Some(part)) = (&mut self.call, &self.part) else {
-            return;
-        };
-        let now = Scan::of(&self.resting, part, &self.notes, &call.deaths);
-        if call.policy == OnFailure::Skip {
-            let last = call.deaths.last().copied();
-            call.deaths.retain(|death| now.is_by(*death));
-            if call.deaths.is_empty() && self.pool.workers.is_empty() {
-                call.deaths.extend(last);
-            }
-        }
-        call.failures.extend(now.failures());
-    }
-
-    /// Leaves the round as a participant. Tears and returns the tiles that were handed out and
-    /// forgotten. No [`ReadyTile`] of them can exist any more, because it borrows the call.
-    fn leave(&mut self) -> Vec<usize> {
-        let Some(part) = self.part.take() else {
-            return Vec::new();
-        };
-        let rests = |&index: &usize| self.resting[index].get();
-        (0..self.resting.len())
-            .filter(rests)
-            .filter(|&index| part.tear_retaken(index))
-            .collect()
-    }
-}
-
-impl Pool<'_> {
-    /// Returns `true` if a started call must end: a worker cannot run the kernel, or the policy does
-    /// not allow to go on after a panic or a death.
-    fn must_fail(&self, call: &ActiveCall<'_>, now: &Scan) -> bool {
-        let has_failed = || !call.deaths.is_empty() || now.has_explained() || now.is_final;
-        let is_over = match call.policy {
-            OnFailure::Fail => has_failed(),
-            OnFailure::Skip => false,
-            OnFailure::RunAgain => now.is_final || !call.runs_again() && has_failed(),
-        };
-        is_over || self.any_failed(call.number)
-    }
-}
-
-/// The purpose of a wait.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Until {
-    /// Tiles to hand out. A failure ends the wait even if tiles are ready.
-    Ready,
-    /// The end of the call, which reports failures.
-    Done,
 }
 
 impl<G: Group> Drop for RunningCall<'_, '_, '_, '_, G> {

@@ -2,7 +2,7 @@
 
 use super::call::{ActiveCall, LOOK_EVERY};
 use super::report::Failure;
-use super::tile_notes::Handed;
+use super::tile_notes::StartedTiles;
 use super::waiting::sleep_after;
 use super::worker::{WorkerLife, serve_job};
 use super::workers::Death;
@@ -79,12 +79,12 @@ impl<'t> Pool<'t> {
 
     /// Checks the workers. Returns `true` if there is nothing left to wait for.
     ///
-    /// `handed` are the parts of a started call.
+    /// `started` are the parts of a started call.
     pub(super) fn is_stuck<G: Group>(
         &mut self,
         round: &Round<'_, '_, G>,
         call: &mut ActiveCall<'t>,
-        handed: Option<Handed<'_>>,
+        started: Option<StartedTiles<'_>>,
     ) -> bool {
         // A worker that replaces a dead one may have its seat, by which the tile of the dead is torn.
         let mut before = Vec::new();
@@ -111,15 +111,15 @@ impl<'t> Pool<'t> {
         let mut reopened = 0;
         if call.policy == OnFailure::RunAgain {
             // After that look: a worker reports before it tears.
-            self.take_failures(call, round, handed);
+            self.take_failures(call, round, started);
             let has_failed = !call.deaths.is_empty() || !call.failures.is_empty();
             // Torn by this reap, by another process's that began earlier, or after a panic.
             if has_failed && call.runs_again() && !self.any_failed(call.number) {
-                reopened = round.reopen_torn(|unit| match handed {
+                reopened = round.reopen_torn(|unit| match started {
                     // Units of a started call have one tile.
-                    Some(handed) if handed.rests(unit) => false,
-                    Some(handed) => {
-                        handed.notes.clear(unit);
+                    Some(started) if started.rests(unit) => false,
+                    Some(started) => {
+                        started.notes.clear(unit);
                         true
                     }
                     None => true,
@@ -145,9 +145,9 @@ impl<'t> Pool<'t> {
         &self,
         call: &mut ActiveCall<'_>,
         round: &Round<'_, '_, G>,
-        handed: Option<Handed<'_>>,
+        started: Option<StartedTiles<'_>>,
     ) {
-        let Some(handed) = handed else {
+        let Some(started) = started else {
             let reports = (0..self.shared.workers).map(|worker| self.mailbox.report(worker));
             let at_tiles = reports
                 .enumerate()
@@ -157,10 +157,10 @@ impl<'t> Pool<'t> {
             return;
         };
         for tile in round.torn() {
-            if handed.rests(tile) {
+            if started.rests(tile) {
                 continue;
             }
-            let noted = handed.notes.failure(tile);
+            let noted = started.notes.failure(tile);
             let is_new = |(_, new): &(usize, Failure)| {
                 let mut known = call.failures.iter();
                 // A failure stays in the notes only if its tile is not run again.

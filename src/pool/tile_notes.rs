@@ -121,13 +121,13 @@ impl<'t> TileNotes<'t> {
 
 /// The parts of a started call that a check of its workers needs.
 #[derive(Clone, Copy)]
-pub(super) struct Handed<'a> {
+pub(super) struct StartedTiles<'a> {
     pub(super) notes: &'a TileNotes<'a>,
     /// Tiles that were handed out and not sent back.
     pub(super) resting: &'a [Cell<bool>],
 }
 
-impl Handed<'_> {
+impl StartedTiles<'_> {
     /// Returns `true` if a tile was handed out: only the parent changes it.
     pub(super) fn rests(&self, tile: usize) -> bool {
         self.resting.get(tile).is_some_and(Cell::get)

@@ -16,6 +16,7 @@ mod values {
     pub fn values_of_any_type_cross() {}
     pub fn results_of_any_type_come_back() {}
     pub fn results_of_a_dead_worker_are_reported() {}
+    pub fn a_started_call_fails_with_one_worker() {}
     pub fn panics_of_values_are_failures() {}
 }
 
@@ -40,6 +41,7 @@ fn main() {
         values::values_of_any_type_cross,
         values::results_of_any_type_come_back,
         values::results_of_a_dead_worker_are_reported,
+        values::a_started_call_fails_with_one_worker,
         values::panics_of_values_are_failures,
         calls::a_broadcast_runs_once_in_each_worker,
         calls::workers_may_loop_over_a_partition,

@@ -1,10 +1,12 @@
 //! Parameters and results of any type, by serde.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
+use ndarray::ArrayViewMut1;
 use ndshm::error::PoolError;
 use ndshm::object::Value;
-use ndshm::{HandleTable, Observer, OnFailure};
+use ndshm::{HandleTable, Observer, OnFailure, TileContext};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::support::{KINDS, Kind, die};
@@ -191,6 +193,48 @@ pub fn panics_of_values_are_failures() {
         assert_eq!(pool.deaths(), 0, "{kind:?}");
         pool.for_each(tiles, &(), |mut x, (), _| x.fill(1)).unwrap();
         assert_eq!(table.read(x).unwrap().sum(), 100);
+    });
+}
+
+/// A value that its first reader in this process cannot read.
+#[derive(Serialize)]
+struct RefusedOnce(());
+
+impl<'d> Deserialize<'d> for RefusedOnce {
+    fn deserialize<D: Deserializer<'d>>(from: D) -> Result<Self, D::Error> {
+        static WAS_READ: OnceLock<()> = OnceLock::new();
+        <()>::deserialize(from)?;
+        match WAS_READ.set(()) {
+            Ok(()) => Err(serde::de::Error::custom("not this time")),
+            Err(()) => Ok(RefusedOnce(())),
+        }
+    }
+}
+
+/// One worker cannot read the parameters, and the other one runs all tiles.
+pub fn a_started_call_fails_with_one_worker() {
+    with_each_pool(&[Kind::Threads], 2, |kind, _, _, tiles, pool| {
+        let kernel = |mut x: ArrayViewMut1<u32>, _: &Value<RefusedOnce>, _: &TileContext<'_>| {
+            x += 1;
+        };
+        let mut running = pool.start(tiles, &Value(RefusedOnce(())), kernel).unwrap();
+        let error = loop {
+            match running.wait_any(1) {
+                Ok(arrived) => {
+                    assert!(
+                        !arrived.is_empty(),
+                        "{kind:?}: the call is over, without an error"
+                    );
+                    arrived.ready.for_each(|ready| ready.rerun());
+                }
+                Err(error) => break error,
+            }
+        };
+        assert!(
+            matches!(&error, PoolError::WorkerFailed { message, .. } if message.contains("not this time")),
+            "{kind:?}: {error}"
+        );
+        running.finish().unwrap();
     });
 }
 

@@ -373,14 +373,14 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "a call ends with the failures of its last wait",
         file: "src/pool/running.rs",
-        at: "«self.news.clear()»;\n        self.wait_until(self.resting.len(), Until::Done)?;",
+        at: "«self.handed_out.clear()»;\n        self.wait_until(self.resting.len(), Until::Done)?;",
         instead: "",
         model: ("pool", "a_failed_tile_is_repaired_and_run_again"),
     },
     Bug {
         name: "the failure of a tile that is run again is not taken",
         file: "src/pool/supervise.rs",
-        at: "«self.take_failures(call, round, handed)»;",
+        at: "«self.take_failures(call, round, started)»;",
         instead: "",
         model: ("pool", "a_tile_that_fails_is_run_again"),
     },

@@ -3,8 +3,9 @@
 use core::fmt;
 use core::slice;
 
-use super::handed::{FailedTile, LostTile, Place, ReadyTile};
-use super::news::{Failed, Lost, News};
+use super::ready::{Place, ReadyTile};
+use super::scan::{Failed, HandedOut, Lost};
+use super::torn::{FailedTile, LostTile};
 use crate::partition::Group;
 use crate::word::ClaimState;
 
@@ -48,19 +49,19 @@ pub struct Arrived<'w, 'r, G: Group> {
 
 // No field has a destructor. So the error beside it in a `Result` borrows nothing.
 impl<'w, 'r, G: Group> Arrived<'w, 'r, G> {
-    pub(super) fn new(place: Option<Place<'w, 'r, G>>, news: &'w News) -> Self {
+    pub(super) fn new(place: Option<Place<'w, 'r, G>>, handed_out: &'w HandedOut) -> Self {
         Arrived {
             ready: ReadyTiles {
                 place,
-                tiles: news.ready.iter(),
+                tiles: handed_out.ready.iter(),
             },
             failed: FailedTiles {
                 place,
-                tiles: news.failed.iter(),
+                tiles: handed_out.failed.iter(),
             },
             lost: LostTiles {
                 place,
-                tiles: news.lost.iter(),
+                tiles: handed_out.lost.iter(),
             },
         }
     }
