@@ -117,6 +117,8 @@ fn two_writers_wait_for_a_reader() {
         let ([first, second, third], x) = one_array();
         let lease = first.read(x).unwrap();
         let writers = [second, third].map(|table| apart(table, move |table| add(table, x)));
+        // Both wait before the reader goes, which takes no preemption then.
+        thread::yield_now();
         drop(lease);
         let tables = writers.map(|writer| {
             let (added, table) = writer.join().unwrap();
@@ -394,7 +396,11 @@ fn death_of_a_waiter_before_another() {
         let lease = survivor.read(x).unwrap();
         let behind = apart(other, move |table| read(table, x));
         let wait = move |table: &HandleTable| add(table, x).unwrap();
-        let act = || drop(lease);
+        let act = || {
+            // Both wait before the reader goes, which takes no preemption then.
+            thread::yield_now();
+            drop(lease);
+        };
         let ((), died) = beside_death(&survivor, mortal, steps, wait, act);
         if died {
             model::time_out();
