@@ -71,7 +71,9 @@ fn panic_beside_a_clearing(other: &HandleTable, x: Vector, recover: impl FnOnce(
         let segment = other.segment();
         threads.spawn(move || {
             let table = HandleTable::join(segment).unwrap();
+            let start = Instant::now();
             while !begun.load(Ordering::Relaxed) {
+                assert!(start.elapsed() < DEADLINE, "the recovery was refused");
                 let _ = table.clear_poison(x);
             }
             both.wait();
@@ -103,7 +105,6 @@ fn a_panic_in_a_recovery_leaves_the_array_poisoned() {
     let x = table.from_elem(4, 1_u64).unwrap();
     for _ in 0..200 {
         panic_beside_a_clearing(&other, x, |panics| {
-            // The other thread may be in the middle of a look.
             table.recover(x, |_| panics()).unwrap();
         });
     }

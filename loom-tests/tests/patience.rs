@@ -9,6 +9,7 @@ use loom_tests::{
 };
 use ndarray::{Axis, Ix1};
 use ndshm::error::LeaseError;
+use ndshm::untyped::Mode;
 use ndshm::{Handle, HandleTable, SharedTable, model};
 
 type Vector = Handle<u64, Ix1>;
@@ -117,6 +118,8 @@ fn two_writers_wait_for_a_reader() {
         let ([first, second, third], x) = one_array();
         let lease = first.read(x).unwrap();
         let writers = [second, third].map(|table| apart(table, move |table| add(table, x)));
+        // Both wait before the reader goes, which takes no preemption then.
+        thread::yield_now();
         drop(lease);
         let tables = writers.map(|writer| {
             let (added, table) = writer.join().unwrap();
@@ -360,19 +363,21 @@ fn death_of_a_reaper_of_a_waiting_writer() {
     }
 }
 
-/// I1, I5, I7: a participant that waits dies at any step, beside the reader for which it waits and
-/// a writer that waits as well.
+/// I1, I5, I7: a participant that waits dies at any step, beside the holder for which it waits.
 #[test]
 fn death_of_a_waiter() {
     for writes in [false, true] {
         check_deaths(1, move |steps| {
             let ([survivor, mortal], x) = one_array();
-            let lease = survivor.read(x).unwrap();
+            // A writer waits for a reader, and a reader for a writer.
+            let mode = if writes { Mode::Read } else { Mode::Write };
+            let mut held = survivor.lock(x, mode).unwrap();
             let wait = move |table: &HandleTable| match writes {
                 true => add(table, x).unwrap(),
                 false => read(table, x).map(drop).unwrap(),
             };
-            let ((), died) = beside_death(&survivor, mortal, steps, wait, || drop(lease));
+            let release = || survivor.unlock(&mut held, false).unwrap();
+            let ((), died) = beside_death(&survivor, mortal, steps, wait, release);
             match survivor.read(x).map(|x| x[0]) {
                 Ok(seen) => assert!(seen <= 1),
                 Err(LeaseError::Poisoned { .. }) => assert!(died && writes),
@@ -394,7 +399,11 @@ fn death_of_a_waiter_before_another() {
         let lease = survivor.read(x).unwrap();
         let behind = apart(other, move |table| read(table, x));
         let wait = move |table: &HandleTable| add(table, x).unwrap();
-        let act = || drop(lease);
+        let act = || {
+            // Both wait before the reader goes, which takes no preemption then.
+            thread::yield_now();
+            drop(lease);
+        };
         let ((), died) = beside_death(&survivor, mortal, steps, wait, act);
         if died {
             model::time_out();

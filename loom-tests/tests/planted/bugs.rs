@@ -626,7 +626,7 @@ pub const BUGS: &[Bug] = &[
         model: ("torn", "a_round_given_up_is_not_put_down_to_tiles"),
     },
     Bug {
-        name: "poison is put down to torn tiles whoever left it",
+        name: "poison that others have left is put down to torn tiles",
         file: "src/partition/torn.rs",
         at: "match «note.torn_in.is_some() && note.torn_in == control.slot()» {",
         instead: "true",
