@@ -677,8 +677,8 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "a writer that waits sets no flag",
         file: "src/table/wait.rs",
-        at: "let _ = «slot.wait(generation)»;\n            found",
-        instead: "None",
+        at: "let _ = «slot.wait(generation)»;",
+        instead: "()",
         model: ("patience", "a_writer_waits_for_the_last_of_two_readers"),
     },
     Bug {
@@ -739,7 +739,7 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "the end of a lease of the seat wakes no thread",
         file: "src/table/lease.rs",
-        at: "«self.own_ends.ended()»;",
+        at: "«self.own_releases.count()»;",
         instead: "()",
         model: ("patience", "a_thread_waits_for_a_lease_of_its_own_seat"),
     },
