@@ -181,6 +181,8 @@ impl Core {
     fn look_to_read(&self, waiter: &mut Waiter) -> Result<Look<'_>, LeaseError> {
         let handle = waiter.handle;
         let me = self.enter()?;
+        // A lease of a value that was dropped is none of one's own.
+        self.empty_inbox();
         let (slot, generation) = self.slot(handle).ok_or(LeaseError::Stale { handle })?;
         loop {
             if !waiter.is_shared && slot.reads_already(generation, me) {
@@ -207,6 +209,8 @@ impl Core {
     fn look_to_write(&self, waiter: &mut Waiter) -> Result<Look<'_>, LeaseError> {
         let handle = waiter.handle;
         let me = self.enter()?;
+        // A lease of a value that was dropped is none of one's own.
+        self.empty_inbox();
         let (slot, generation) = self.slot(handle).ok_or(LeaseError::Stale { handle })?;
         // A seat that the process has left is not acted for.
         waiter.announced = waiter.announced.filter(|(_, stay)| *stay == self.stay());
