@@ -250,9 +250,12 @@ impl Core {
         generation: u32,
         me: SeatId,
     ) -> Result<Look<'t>, LeaseError> {
-        // Set the flag before the look: a reader that goes later finds it.
-        let _ = slot.wait(generation);
-        let found = slot.any_other_reader(me);
+        let mut found = slot.any_other_reader(me);
+        if found.is_some() {
+            // Set the flag before the look that decides: a reader that goes later finds it.
+            let _ = slot.wait(generation);
+            found = slot.any_other_reader(me);
+        }
         // After the look: a free that came before the last reader has gone is seen.
         if !slot.word().is_live(generation) {
             return Err(LeaseError::Stale {

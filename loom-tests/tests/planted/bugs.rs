@@ -677,8 +677,8 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "a writer that waits sets no flag",
         file: "src/table/wait.rs",
-        at: "let _ = «slot.wait(generation)»;",
-        instead: "()",
+        at: "let _ = «slot.wait(generation)»;\n            found",
+        instead: "None",
         model: ("patience", "a_writer_waits_for_the_last_of_two_readers"),
     },
     Bug {
