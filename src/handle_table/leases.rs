@@ -94,7 +94,7 @@ impl HandleTable {
     /// for at most `timeout`.
     ///
     /// Spins briefly, then sleeps until the writer has gone. Looks for dead holders at least every 20
-    /// ms, and takes back what they held. Participants that wait to write come first. With
+    /// ms, and ends their leases. Participants that wait to write come first. With
     /// `Duration::MAX` it waits without end. A participant that reads the array already gets its
     /// lease at once.
     ///

@@ -6,14 +6,12 @@ use super::control::Control;
 use super::round_member::own_start;
 use super::{Group, Partition, RoundMember};
 use crate::partition::error::RoundError;
+use crate::seat::REAP_INTERVAL;
 use crate::sync::spin;
 use crate::sync::time::Instant;
 use crate::table::error::LeaseError;
 use crate::table::lease::SharedLease;
 use crate::word::{RoundState, RoundWord};
-
-/// The longest sleep between checks: the delay after the death of an opener.
-const LOOK_AROUND: Duration = Duration::from_millis(20);
 
 /// Spin turns that yield the processor, after those that keep it.
 const YIELDS: u32 = 100;
@@ -90,7 +88,7 @@ impl Wait {
         }
     }
 
-    /// Sleeps while the round word is `seen`, for at most [`LOOK_AROUND`]. The first pause spins
+    /// Sleeps while the round word is `seen`, for at most [`REAP_INTERVAL`]. The first pause spins
     /// briefly before. Does not sleep after the timeout, or if the timeout is 0.
     ///
     /// `seen` is the word that the last look has read. A word that is loaded later may be an answer
@@ -112,8 +110,8 @@ impl Wait {
                 false => Next::Look,
             };
         }
-        control.sleep(seen, LOOK_AROUND.min(self.timeout.saturating_sub(waited)));
-        if self.reaped.elapsed() < LOOK_AROUND {
+        control.sleep(seen, REAP_INTERVAL.min(self.timeout.saturating_sub(waited)));
+        if self.reaped.elapsed() < REAP_INTERVAL {
             return Next::Look;
         }
         self.reaped = Instant::now();

@@ -2,10 +2,10 @@
 
 use ndarray::Dimension;
 
-use super::bed::Bed;
 use super::core::Core;
 use super::locate::Located;
 use super::slot::{Refused, ReleaseOutcome, Shared, Slot};
+use super::wait_word::WaitWord;
 use crate::descriptor::{HalfWritten, PoisonNote, WrongKind};
 use crate::element::{Element, schema};
 use crate::handle::AnyHandle;
@@ -255,14 +255,14 @@ impl Core {
         *count -= 1;
         if *count == 0 {
             recursive.remove(&slot);
-            self.own_ends.ended();
+            self.own_releases.count();
         }
         true
     }
 
-    /// Returns the place to sleep until a lease of this seat has ended that its bit does not tell.
-    pub(super) fn bed_for_own_leases(&self) -> Bed {
-        self.own_ends.bed()
+    /// Returns the word on which to sleep until a lease of this seat ends that leaves its bit set.
+    pub(super) fn wait_word_of_own_leases(&self) -> WaitWord {
+        self.own_releases.wait_word()
     }
 
     /// Returns `true` if the seat has more leases on a slot than its bit tells.

@@ -431,8 +431,8 @@ impl<'m> Slot<'m> {
         waited.ok().map(|(_, word)| word)
     }
 
-    /// Returns `true` if `me` has a shared lease of the array, and may have another one whatever
-    /// writer waits: while the bit is set, nobody writes unless it is in a round.
+    /// Returns `true` if `me` has a shared lease of the array, and may have another one although a
+    /// writer waits: while the bit is set, nobody writes the array unless it is in a round.
     pub(crate) fn reads_already(self, generation: u32, me: SeatId) -> bool {
         let word = self.word();
         self.has_bit(me)

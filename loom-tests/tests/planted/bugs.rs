@@ -739,7 +739,7 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "the end of a lease of the seat wakes no thread",
         file: "src/table/lease.rs",
-        at: "«self.own_ends.ended()»;",
+        at: "«self.own_releases.count()»;",
         instead: "()",
         model: ("patience", "a_thread_waits_for_a_lease_of_its_own_seat"),
     },

@@ -147,7 +147,7 @@ impl SharedTable {
     /// most `timeout`. Other threads use the table meanwhile.
     ///
     /// Spins briefly, then sleeps until the lease may be had. Looks for dead holders at least every
-    /// 20 ms, and takes back what they held. Participants that wait to write come before those that
+    /// 20 ms, and ends their leases. Participants that wait to write come before those that
     /// wait to read. With `Duration::MAX` it waits without end.
     ///
     /// A thread that waits for a lease of its own waits until the timeout: leases belong to all
@@ -241,7 +241,7 @@ impl SharedTable {
     }
 }
 
-/// A wait of one thread. Dropping it withdraws what it has announced.
+/// A wait of one thread. Dropping it withdraws its announced writer.
 struct Waiting<'t> {
     table: &'t SharedTable,
     waiter: Waiter,
@@ -270,15 +270,15 @@ impl<'t> Waiting<'t> {
                     Look::Taken(slot, shared) => {
                         ControlFlow::Break(then(core, core.ticket(slot, waiter, shared)))
                     }
-                    Look::NotYet(bed) => ControlFlow::Continue(bed),
+                    Look::NotYet(word) => ControlFlow::Continue(word),
                 })
             })??;
-            let bed = match looked {
+            let word = match looked {
                 ControlFlow::Break(result) => return Ok(result),
-                ControlFlow::Continue(bed) => bed,
+                ControlFlow::Continue(word) => word,
             };
             match waiter.next() {
-                Next::Sleep(nap) => bed.sleep(segment.memory(), nap),
+                Next::Sleep(nap) => word.sleep(segment.memory(), nap),
                 Next::Reap => {
                     let reaped = table.reap();
                     table.with(|core| core.unless_failed(waiter, reaped))??;
@@ -295,7 +295,7 @@ impl<'t> Waiting<'t> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if self.waiter.is_announced() {
-            // A child that a fork has made has announced nothing.
+            // A forked child has announced nothing.
             let _ = self.table.with(|core| core.withdraw(&mut self.waiter));
         }
     }

@@ -88,11 +88,12 @@ pub(crate) fn initialize(
     // Relaxed: the mark publishes no memory. Nobody takes pages back from the tables, so a mark that is
     // seen late only costs the time to ask for pages that are there.
     let mark = &memory.header()[Header::BACKED];
-    if mark.load(Ordering::Relaxed) == 0 {
+    let inode = FileId::of_fd(own.fd()).map(FileId::inode);
+    if Some(mark.load(Ordering::Relaxed)) != inode {
         if !is_backed {
             commit_fixed_tables(&own, &mapping, memory.layout())?;
         }
-        mark.store(1, Ordering::Relaxed);
+        mark.store(inode.unwrap_or(0), Ordering::Relaxed);
     }
     let (key, id) = (draw_key(&memory), draw_id(&memory));
     Ok(Parts {

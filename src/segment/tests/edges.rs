@@ -303,6 +303,26 @@ fn the_first_header_holds() {
 }
 
 #[test]
+fn a_copy_of_a_file_gets_the_memory_of_its_tables() {
+    let _quiet = no_forks();
+    let (name, copy) = (Name::new("copied"), Name::new("copy"));
+    let segment = small().create(&name.0).unwrap();
+    let words = [0, 1, 2, 3, 4, 5, 6, 7].map(|at| header_word(segment.fd().unwrap(), at).unwrap());
+    // As `cp` does, which makes holes of pages that were never written.
+    let file = made(&copy, &words, 0o600);
+    let whole = fs::OpenOptions::new().write(true).open(copy.path());
+    whole
+        .unwrap()
+        .set_len(segment.memory().layout().total)
+        .unwrap();
+    let backed = |file: &fs::File| file.metadata().unwrap().blocks() * 512;
+    assert!(backed(&file) < segment.memory().layout().slots);
+    let opened = small().open(&copy.0).unwrap();
+    assert_eq!(opened.id(), segment.id());
+    assert!(backed(&file) > segment.memory().layout().slots);
+}
+
+#[test]
 fn a_file_without_a_name_has_none_to_remove() {
     let _quiet = no_forks();
     let name = Name::new("nameless");
