@@ -147,6 +147,7 @@ impl<'t, T: Element, D: Dimension> Queue<'t, OwnedArray<T, D>> {
             let bits = self.cells.array(ticket.position);
             let is_ours = array_of(self.table.segment().memory(), key, bits).is_some_and(
                 |(slot, generation)| {
+                    self.table.footprint.add(slot.index);
                     // QUEUED → owned by `me`. Release: as for every change of the owner.
                     slot.change(|word| word.dequeue(generation, me)).is_ok()
                 },
