@@ -25,17 +25,34 @@ impl Cells<'_> {
         me: SeatId,
         full: &Cell<Option<Room>>,
     ) -> Result<Ticket, ClaimError> {
+        // The usual case, which `search_room` would find first.
+        let start = self.start(self.end(TAIL))?;
+        self.claim_in(start, self.lap(start), me)
+            .or_else(|_| self.search_room(me, full))
+    }
+
+    /// Returns the position of the tail, from which a producer searches.
+    #[inline]
+    fn start(&self, tail: EndWord) -> Result<u64, ClaimError> {
+        if tail.is_closed() {
+            return Err(ClaimError::Closed);
+        }
+        let start = tail.position();
+        let last_lap = CellWord::CLAIM_LIMIT.min(EndWord::LAST_POSITION >> self.shape.shift);
+        match self.lap(start) + 2 >= last_lap {
+            true => Err(ClaimError::UsedUp { position: start }),
+            false => Ok(start),
+        }
+    }
+
+    /// Does the work of [`Cells::claim`] from the tail on.
+    // Not inlined: the usual push does not get here.
+    #[inline(never)]
+    fn search_room(&self, me: SeatId, full: &Cell<Option<Room>>) -> Result<Ticket, ClaimError> {
         let (mut before, mut room) = (None, None);
         'again: loop {
             let tail = self.end(TAIL);
-            if tail.is_closed() {
-                return Err(ClaimError::Closed);
-            }
-            let start = tail.position();
-            let last_lap = CellWord::CLAIM_LIMIT.min(EndWord::LAST_POSITION >> self.shape.shift);
-            if self.lap(start) + 2 >= last_lap {
-                return Err(ClaimError::UsedUp { position: start });
-            }
+            let start = self.start(tail)?;
             if let Some(then) = full.get() {
                 if self.room() == then {
                     return Err(ClaimError::Full);

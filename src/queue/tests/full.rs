@@ -39,12 +39,13 @@ fn takes_one(queue: &Queue<'_, u64>) {
 }
 
 #[test]
-fn a_producer_that_knows_the_queue_to_be_full_looks_at_no_cell() {
+fn a_producer_that_knows_the_queue_to_be_full_looks_at_one_cell() {
     let table = table();
     let queue = full(&table);
-    let cell = queue.cells.cell(0);
+    // Not the cell at the tail, which a push tries before all else.
+    let cell = queue.cells.cell(1);
     let job = cell.load(Ordering::Relaxed);
-    // No call does this alone: it shows that the cells decide nothing.
+    // No call does this alone: it shows that the other cells decide nothing.
     cell.store(CellWord::from_bits(0), Ordering::Relaxed);
     refuses(&queue);
     cell.store(job, Ordering::Relaxed);
