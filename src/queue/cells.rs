@@ -446,11 +446,11 @@ impl<'m> Cells<'m> {
 
     /// Sets ASLEEP for a sleeper. The caller then tries once more, and calls [`Cells::sleep`].
     pub(crate) fn mark_sleeper(&self, event: Event) -> EndWord {
-        // Relaxed: the caller's last attempt loads this word with Acquire, and reads this change of
-        // it or a later one. If an `advance_to` came first, that continues its release sequence.
-        // A look for a job loads both ends. A producer that found the queue full compares the head.
+        // Acquire: pairs with the Release in `advance_to`. If `advance_to` came first, the caller's
+        // last attempt sees the changes before it, also those that it looks for before it loads this
+        // word: a producer loads the tail, which tells of a close, and then the head.
         let word = self.end_word(event.end());
-        let marked = word.update(Ordering::Relaxed, Ordering::Relaxed, |word| {
+        let marked = word.update(Ordering::Acquire, Ordering::Relaxed, |word| {
             Some(word.mark_sleeper())
         });
         marked.map_or_else(|now| now, |(_, now)| now)
