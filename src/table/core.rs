@@ -75,7 +75,7 @@ impl Core {
             seat: Cell::new(seat),
             token: Cell::new(token),
             process: TokenWord::of_this_process(),
-            footprint: Footprint::new(segment.memory()),
+            footprint: Footprint::new(),
             cache: RefCell::new(Cache::new(segment.retain_limits())),
             recursive: RefCell::default(),
             own_releases: ReleaseCount::default(),
