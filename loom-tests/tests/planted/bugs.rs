@@ -485,8 +485,8 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "a seat is free before all that it held is",
         file: "src/seat/mod.rs",
-        at: "let _ = «above.reclaim(segment, seat, false)»;\n    mark_free",
-        instead: "{ mark_free(segment.memory(), index); above.reclaim(segment, seat, false) }",
+        at: "let _ = «above.reclaim(segment, seat, Some(footprint))»;\n    mark_free",
+        instead: "{ mark_free(segment.memory(), index); above.reclaim(segment, seat, Some(footprint)) }",
         model: (
             "seats",
             "joining::verify_beside_joins_and_leaves_reports_no_damage",
