@@ -1,0 +1,170 @@
+//! The start and the end of a job: every failure of one rank ends all of them.
+
+use std::ffi::{c_int, c_void};
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
+
+use mpi::Threading;
+use mpi::topology::SimpleCommunicator;
+use mpi::traits::Communicator;
+
+use crate::error::{Error, Result};
+
+/// A job of MPI, of which this process is a rank: the result of [`init`].
+#[derive(Debug)]
+pub struct Job {
+    /// MPI is used by the thread that has initialised it.
+    not_send: PhantomData<*const ()>,
+}
+
+impl Job {
+    /// Returns the communicator of all ranks.
+    pub fn world(&self) -> SimpleCommunicator {
+        SimpleCommunicator::world()
+    }
+}
+
+/// The process that has initialised MPI. Its forked children are no ranks.
+static RANK_PROCESS: AtomicU32 = AtomicU32::new(0);
+
+/// Exit code of a rank that panicked.
+const PANICKED: c_int = 101;
+
+/// Initialises MPI, such that a failure of one rank ends the job.
+///
+/// A rank that goes into `MPI_Finalize` waits there for all others. So a rank that fails must not
+/// get there, or the job hangs. After this call
+/// - a panic aborts the job, with its message and code 101, also a panic that is caught later;
+/// - an error that `main` returns aborts the job after its text is printed, and so does
+///   [`std::process::exit`] with a code other than 0;
+/// - a `main` that ends well, or `exit(0)`, finalises MPI.
+///
+/// # Workers
+/// Workers of [`Pool::spawn`](ndshm::Pool::spawn) are the same program, started anew, and are no
+/// ranks. `init` calls [`become_worker`](ndshm::become_worker) first. A program that does anything
+/// before `init` calls `become_worker` itself, in the first line of `main`:
+///
+/// ```no_run
+/// fn main() -> ndshm_mpi::Result<()> {
+///     ndshm::become_worker();
+///     let arguments: Vec<String> = std::env::args().collect();
+///     let job = ndshm_mpi::init()?;
+///     let node = ndshm_mpi::Node::from_comm(&job.world())?;
+///     // ...
+/// #   drop((arguments, node));
+///     Ok(())
+/// }
+/// ```
+///
+/// The variables by which the launcher tells a process its rank (`OMPI_*`, `PMIX_*`, `PMI_*` and
+/// their like) are removed from the environment, so no program that a rank starts joins the job by
+/// mistake.
+///
+/// [`Pool::fork`](ndshm::Pool::fork) works before `init`, and its workers serve on after it. After
+/// `init` it is refused: a network driver's registered memory does not survive a fork. Every MPI
+/// has threads that make ndshm refuse, or else a thread that `init` starts does.
+///
+/// # Errors
+/// - [`Error::Initialized`] if MPI was initialised before.
+/// - [`Error::NoThreads`] if MPI grants less than `MPI_THREAD_FUNNELED`.
+pub fn init() -> Result<Job> {
+    ndshm::become_worker();
+    let (universe, granted) =
+        mpi::initialize_with_threading(Threading::Funneled).ok_or(Error::Initialized)?;
+    // The handler of the exit finalises MPI.
+    std::mem::forget(universe);
+    RANK_PROCESS.store(std::process::id(), Relaxed);
+    forget_launcher();
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        abort(PANICKED);
+    }));
+    // SAFETY: the handler is a function of this program, and uses no argument. It is registered
+    // after MPI's own handlers, and so runs before them.
+    unsafe { on_exit(at_exit, std::ptr::null_mut()) };
+    if granted < Threading::Funneled {
+        return Err(Error::NoThreads {
+            granted: format!("{granted:?}"),
+        });
+    }
+    refuse_forks();
+    Ok(Job {
+        not_send: PhantomData,
+    })
+}
+
+/// Ends all ranks of the job, if this process is one of them.
+pub(crate) fn abort(code: c_int) {
+    if is_rank() && !mpi::environment::is_finalized() {
+        // The launcher passes the text of the error on first: MPICH's drops what it has not read
+        // when a job aborts.
+        std::thread::sleep(Duration::from_millis(100));
+        SimpleCommunicator::world().abort(code);
+    }
+}
+
+/// Returns `true` in the process that called [`init`].
+pub(crate) fn is_rank() -> bool {
+    RANK_PROCESS.load(Relaxed) == std::process::id()
+}
+
+unsafe extern "C" {
+    /// Registers a handler that is told the exit code (GNU and musl lack a portable way).
+    fn on_exit(handler: extern "C" fn(c_int, *mut c_void), argument: *mut c_void) -> c_int;
+}
+
+extern "C" fn at_exit(code: c_int, _: *mut c_void) {
+    if !is_rank() || mpi::environment::is_finalized() {
+        return;
+    }
+    match code {
+        // SAFETY: MPI is initialised and not finalised, and no other thread uses it.
+        0 => unsafe {
+            mpi::ffi::MPI_Finalize();
+        },
+        code => abort(code),
+    }
+}
+
+/// Removes the variables by which a launcher tells a process its rank.
+fn forget_launcher() {
+    const PREFIXES: [&str; 9] = [
+        "OMPI_",
+        "PMIX_",
+        "PMI_",
+        "PMI2_",
+        "PRTE_",
+        "HYDRA_",
+        "MPI_LOCAL",
+        "MPIR_",
+        "HYDI_",
+    ];
+    // How a user permits root, for jobs that this rank starts.
+    const KEPT: &str = "OMPI_ALLOW_RUN_AS_ROOT";
+    let names = std::env::vars_os().map(|(name, _)| name);
+    let is_launchers = |name: &std::ffi::OsString| {
+        let name = name.to_string_lossy();
+        PREFIXES.iter().any(|prefix| name.starts_with(prefix)) && !name.starts_with(KEPT)
+    };
+    for name in names.filter(is_launchers).collect::<Vec<_>>() {
+        // SAFETY: threads of this program that use the environment through `std` take turns by its
+        // lock. MPI's own threads have read their variables in `MPI_Init`; glibc's `unsetenv` frees
+        // no text, so one that they still point to stays.
+        unsafe { std::env::remove_var(name) };
+    }
+}
+
+/// Starts a thread that sleeps for ever if the process has no second one: ndshm refuses to fork a
+/// process with threads.
+fn refuse_forks() {
+    let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
+    if threads < 2 {
+        std::thread::spawn(|| {
+            loop {
+                std::thread::park();
+            }
+        });
+    }
+}

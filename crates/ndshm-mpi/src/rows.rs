@@ -1,0 +1,188 @@
+//! Global arrays, of which each node holds its tiles.
+
+use std::fmt;
+use std::ops::Range;
+
+use bytemuck::Pod;
+use ndarray::{Dimension, IntoDimension};
+use ndshm::partition::PerTile;
+use ndshm::primitives::SystematicPlan;
+use ndshm::{AnyHandle, Element, Handle, Read, WholeArray, Write};
+
+use crate::call::Call;
+use crate::error::{Error, Result};
+use crate::layout::Layout;
+use crate::node::Node;
+
+/// A global array of which this node holds some rows, in its segment: the result of
+/// [`Node::rows`].
+///
+/// A value of it is a name, as a [`Handle`] is: it is `Copy`, and the array stays until
+/// [`Node::free`].
+pub struct Rows<T, D> {
+    handle: Handle<T, D>,
+    layout: Layout,
+    node: usize,
+    /// Elements of a row.
+    width: usize,
+    /// The number of the array in its job, the same on all nodes.
+    pub(crate) id: u64,
+}
+
+impl<T, D> Rows<T, D> {
+    /// Returns the handle of this node's rows.
+    pub fn handle(&self) -> Handle<T, D> {
+        self.handle
+    }
+
+    /// Returns the division of the rows among tiles and nodes.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// Returns the rows that this node holds.
+    pub fn range(&self) -> Range<usize> {
+        self.layout.rows_of(self.node)
+    }
+
+    /// Returns the elements of a row.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Selects the array for a partition whose tiles read their rows.
+    pub fn read(&self) -> Read<T, D> {
+        self.handle.read()
+    }
+
+    /// Selects the array for a partition whose tiles write their rows.
+    pub fn write(&self) -> Write<T, D> {
+        self.handle.write()
+    }
+
+    /// Selects the array for a partition whose tiles read all rows *of this node*.
+    pub fn whole(&self) -> WholeArray<T, D> {
+        self.handle.whole()
+    }
+
+    /// Selects an array of [`Node::rows_per_tile`] for a partition whose tiles write one row each.
+    pub fn per_tile(&self) -> PerTile<T, D> {
+        self.handle.per_tile()
+    }
+}
+
+impl<T, D> Clone for Rows<T, D> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T, D> Copy for Rows<T, D> {}
+
+impl<T, D> fmt::Debug for Rows<T, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rows")
+            .field("handle", &self.handle)
+            .field("layout", &self.layout)
+            .field("range", &self.range())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T, D> fmt::Display for Rows<T, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "array {}", self.id)
+    }
+}
+
+impl Node {
+    /// Makes a global array of zeros in tiles of [`SystematicPlan::TILE`] rows, for which
+    /// [`resample_systematic`](Node::resample_systematic) moves least. Collective.
+    ///
+    /// ```
+    /// # ndshm_mpi::doctest(|job| {
+    /// let node = ndshm_mpi::Node::from_comm(&job.world())?;
+    /// let x = node.rows::<f64, _>((100_000, 3))?;
+    /// assert_eq!(node.read(&x)?.dim(), (x.range().len(), 3));
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// - [`Error::TooFewTiles`] if there are more nodes than tiles.
+    /// - [`Error::Ndshm`] if there is no memory.
+    pub fn rows<T: Element + Pod, Sh: IntoDimension>(&self, shape: Sh) -> Result<Rows<T, Sh::Dim>> {
+        self.rows_in_tiles(shape, SystematicPlan::TILE)
+    }
+
+    /// Makes a global array of zeros in tiles of `tile` rows. Collective.
+    ///
+    /// Wide rows want small tiles: a tile is what one rank works on, and it lies on one node.
+    ///
+    /// # Errors
+    /// See [`rows`](Node::rows).
+    pub fn rows_in_tiles<T: Element + Pod, Sh: IntoDimension>(
+        &self,
+        shape: Sh,
+        tile: usize,
+    ) -> Result<Rows<T, Sh::Dim>> {
+        let mut shape = shape.into_dimension();
+        let name = std::any::type_name::<T>();
+        let call = Call::new(format_args!("rows::<{name}> {:?} {tile}", shape.slice()));
+        let Some(&rows) = shape.slice().first() else {
+            return Err(Error::Argument {
+                call: call.text(),
+                problem: "an array without axes has no rows: give it at least one axis".into(),
+            });
+        };
+        let width = shape.slice()[1..].iter().product();
+        let layout = Layout::new(rows, tile, self.count);
+        let [bits] = self.lead(call, |_| {
+            shape[0] = self.first_alone(layout)?.rows_of(self.index).len();
+            let made = self.table.zeros::<T, _>(shape)?;
+            Ok([AnyHandle::from(made).to_bits()])
+        })?;
+        self.made.set(self.made.get() + 1);
+        Ok(Rows {
+            handle: Handle::from_bits(bits),
+            // The leader has checked the same numbers.
+            layout: Layout::new(rows, tile, self.count)?,
+            node: self.index,
+            width,
+            id: self.made.get(),
+        })
+    }
+
+    /// Makes a global array with one row of `width` zeros for each tile of `x`, on the node of the
+    /// tile. Collective.
+    ///
+    /// # Errors
+    /// See [`rows`](Node::rows).
+    pub fn rows_per_tile<T: Element + Pod, U, D>(
+        &self,
+        x: &Rows<U, D>,
+        width: usize,
+    ) -> Result<Rows<T, ndarray::Ix2>> {
+        self.rows_in_tiles((x.layout.tiles(), width), 1)
+    }
+
+    /// Frees a global array. Collective.
+    ///
+    /// # Errors
+    /// [`Error::Ndshm`] if it was freed before.
+    pub fn free<T: Element, D: Dimension>(&self, x: Rows<T, D>) -> Result<()> {
+        let call = Call::new(format_args!("free of {x}"));
+        self.lead_here(call, || Ok(self.table.free(x.handle)?).map(|()| []))
+            .map(|[]| ())
+    }
+
+    /// Returns an error that all leaders have on the first one, and [`Error::Elsewhere`] on the
+    /// others.
+    pub(crate) fn first_alone<R, E: Into<Error>>(&self, outcome: Result<R, E>) -> Result<R> {
+        outcome.map_err(|error| match (self.index, &self.leaders) {
+            (0, _) | (_, None) => error.into(),
+            (_, Some(leaders)) => Error::Elsewhere {
+                rank: leaders.world_ranks[0],
+            },
+        })
+    }
+}

@@ -1,0 +1,149 @@
+//! Rounds: all ranks of all nodes work on the tiles of global arrays.
+
+use std::cell::Cell;
+use std::ops::Range;
+
+use ndarray::Axis;
+use ndshm::partition::Group;
+use ndshm::pool::TileRng;
+use ndshm::{Partition, PartitionHandle};
+
+use crate::call::Call;
+use crate::error::Result;
+use crate::layout::Layout;
+use crate::node::Node;
+use crate::rows::Rows;
+
+/// The tiles of global arrays: the result of [`Node::partition`].
+pub struct Tiles<'n, G> {
+    partition: Partition<'n, G>,
+    layout: Layout,
+    /// Tiles of the nodes before this one.
+    before: usize,
+    /// The last round in which this rank was.
+    last: Cell<u64>,
+    id: u64,
+}
+
+impl<'n, G: Group> Tiles<'n, G> {
+    /// Returns the division of the rows among tiles and nodes.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// Returns the partition of this node's rows.
+    pub fn partition(&self) -> &Partition<'n, G> {
+        &self.partition
+    }
+}
+
+/// The tile that a kernel of [`Node::for_each`] works on.
+#[derive(Clone, Debug)]
+pub struct TileContext {
+    index: usize,
+    rows: Range<usize>,
+}
+
+impl TileContext {
+    /// Returns the number of the tile among the tiles of all nodes.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Returns the rows of the tile in the global array.
+    pub fn rows(&self) -> Range<usize> {
+        self.rows.clone()
+    }
+
+    /// Returns the random numbers of this tile in a step: the same on any number of nodes and ranks.
+    ///
+    /// ```
+    /// # ndshm_mpi::doctest(|job| {
+    /// use ndshm::pool::TileRng;
+    /// use ndshm::rand_core::Rng;
+    ///
+    /// let node = ndshm_mpi::Node::from_comm(&job.world())?;
+    /// let x = node.rows::<u64, _>(10_000)?;
+    /// let tiles = node.partition(&x, x.write())?;
+    /// node.for_each(&tiles, |mut x, tile| x[0] = tile.rng(7, 1).next_u64())?;
+    /// // Without ndshm-mpi: seed, step, tile.
+    /// let first = x.range().start / x.layout().tile();
+    /// assert_eq!(node.read(&x)?[0], TileRng::at(7, 1, first).next_u64());
+    /// # Ok(()) });
+    /// ```
+    pub fn rng(&self, seed: u64, step: u64) -> TileRng {
+        TileRng::at(seed, step, self.index)
+    }
+}
+
+impl Node {
+    /// Divides the arrays of `group` into the tiles of `x`. Collective.
+    ///
+    /// A group is one access or a tuple of up to 8, as for
+    /// [`HandleTable::partition`](ndshm::HandleTable::partition): arrays of the same length as `x`
+    /// by `read` and `write`, an array of [`rows_per_tile`](Node::rows_per_tile) by `per_tile`.
+    ///
+    /// # Errors
+    /// [`Error::Ndshm`](crate::Error::Ndshm) if the arrays do not fit together.
+    pub fn partition<T, D, G: Group + 'static>(
+        &self,
+        x: &Rows<T, D>,
+        group: G,
+    ) -> Result<Tiles<'_, G>> {
+        let layout = x.layout();
+        let name = std::any::type_name::<G>();
+        let call = Call::new(format_args!("partition by {x} of {name}"));
+        let made = Cell::new(None);
+        let [bits] = self.lead(call, |_| {
+            let tiles = self.table.partition(group, Axis(0), layout.tile())?;
+            let bits = tiles.handle().to_bits();
+            made.set(Some(tiles));
+            Ok([bits])
+        })?;
+        let partition = match made.into_inner() {
+            Some(made) => made,
+            None => self
+                .table
+                .open_partition(PartitionHandle::from_bits(bits))?,
+        };
+        // The leader's value frees the partition, and may be dropped as soon as this returns.
+        self.lead_here(Call::new(format_args!("partition, opened")), || Ok([]))
+            .map(|[]| ())?;
+        self.made.set(self.made.get() + 1);
+        Ok(Tiles {
+            partition,
+            layout,
+            before: layout.tiles_of(self.index).start,
+            last: Cell::new(0),
+            id: self.made.get(),
+        })
+    }
+
+    /// Runs `kernel` on each tile, by all ranks of the tile's node. Collective.
+    ///
+    /// A tile goes to the rank that claims it: a rank that lost its processor delays nobody. The
+    /// kernel is an ordinary closure, because each rank runs its own; it may capture anything. It
+    /// must not make collective calls. Nodes do not wait for each other here.
+    ///
+    /// # Errors
+    /// - [`Error::NotCalled`](crate::Error::NotCalled) and
+    ///   [`Error::Unequal`](crate::Error::Unequal) if a rank of this node does not make the call.
+    /// - [`Error::Ndshm`](crate::Error::Ndshm) if an array is leased, for example by a guard of
+    ///   [`Node::read`] that a rank still has.
+    pub fn for_each<G: Group>(
+        &self,
+        tiles: &Tiles<'_, G>,
+        mut kernel: impl FnMut(G::Views<'_>, &TileContext),
+    ) -> Result<()> {
+        let call = Call::new(format_args!("for_each on partition {}", tiles.id));
+        let arrived = self.arrive(call);
+        self.fail_here(arrived)?;
+        let number = self.round(&tiles.partition, tiles.last.get(), |tile| {
+            let index = tiles.before + tile.index();
+            let rows = tiles.layout.rows_of_tile(index);
+            kernel(tile.views(), &TileContext { index, rows });
+        })?;
+        tiles.last.set(number);
+        Ok(())
+    }
+}

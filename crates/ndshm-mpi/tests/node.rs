@@ -1,0 +1,237 @@
+//! Nodes: how they are formed, what their ranks agree on, and how a job ends.
+
+mod support;
+
+use std::time::Duration;
+
+use mpi::traits::*;
+use ndshm::{HandleTable, Pool, Segment};
+use ndshm_mpi::{Error, Job, Node, Result};
+
+fn main() -> Result<()> {
+    ndshm::become_worker();
+    if let Some(case) = support::case() {
+        return rank(&case);
+    }
+    support::main(&[
+        (
+            "ranks_share_their_nodes_segment",
+            ranks_share_their_nodes_segment,
+        ),
+        ("a_panic_ends_the_job", a_panic_ends_the_job),
+        (
+            "an_error_of_main_ends_the_job",
+            an_error_of_main_ends_the_job,
+        ),
+        (
+            "unequal_arguments_are_named_once",
+            unequal_arguments_are_named_once,
+        ),
+        ("a_missing_rank_is_named", a_missing_rank_is_named),
+        ("more_nodes_than_tiles", more_nodes_than_tiles),
+        ("forks_and_spawns", forks_and_spawns),
+        ("a_rank_that_cannot_join", a_rank_that_cannot_join),
+    ]);
+    Ok(())
+}
+
+fn rank(case: &[String]) -> Result<()> {
+    let number = |at: usize| case[at].parse::<usize>().unwrap();
+    if case[0] == "fork" {
+        return fork();
+    }
+    let job = ndshm_mpi::init()?;
+    assert!(matches!(ndshm_mpi::init(), Err(Error::Initialized)));
+    let me = job.world().rank();
+    if case[0] == "stranger" && me == 1 {
+        // A rank in another container has another network namespace.
+        // SAFETY: the call changes only this thread's namespace.
+        assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0);
+    }
+    let nodes = if case.len() > 1 { number(1) } else { 1 };
+    let node = match case[0].as_str() {
+        "shared" => Node::from_comm(&job.world())?,
+        _ => Node::from_comm_by(&job.world(), support::color(&job, nodes))?,
+    };
+    match case[0].as_str() {
+        "share" | "shared" => share(&node),
+        "panic" if me == number(2) as i32 => panic!("as asked"),
+        "error" if me == number(2) as i32 => Err(Error::Argument {
+            call: "test".into(),
+            problem: "as asked".into(),
+        }),
+        "exit" if me == number(2) as i32 => std::process::exit(3),
+        "unequal" => {
+            let rows = if me == number(2) as i32 { 9000 } else { 10_000 };
+            node.rows::<f64, _>((rows, 3)).map(drop)
+        }
+        "absent" => {
+            node.set_patience(Duration::from_millis(500));
+            if me == number(2) as i32 {
+                std::thread::sleep(Duration::from_secs(30));
+            }
+            node.barrier()
+        }
+        "tiles" => node.rows_in_tiles::<f64, _>(10, 8).map(drop),
+        // The others wait for the one that fails.
+        _ => node.barrier(),
+    }
+}
+
+/// All ranks of a node write one array; each node has its own.
+fn share(node: &Node) -> Result<()> {
+    let x = node.rows_in_tiles::<u64, _>(64 * node.nodes(), 1)?;
+    let tiles = node.partition(&x, x.write())?;
+    for round in 1..=50 {
+        node.for_each(&tiles, |mut x, tile| x[0] += tile.index() as u64 + round)?;
+        let all = node.read(&x)?;
+        let sums = round * (round + 1) / 2;
+        for (row, &x) in x.range().zip(all.iter()) {
+            assert_eq!(
+                x,
+                round * row as u64 + sums,
+                "row {row} after round {round}"
+            );
+        }
+    }
+    println!(
+        "node {} of {} with {}",
+        node.index(),
+        node.nodes(),
+        node.ranks()
+    );
+    Ok(())
+}
+
+fn ranks_share_their_nodes_segment() {
+    for (ranks, nodes, expected) in [
+        (1, 1, vec!["0 of 1 with 1"]),
+        (4, 1, vec!["0 of 1 with 4"]),
+        (3, 2, vec!["0 of 2 with 2", "1 of 2 with 1"]),
+        (
+            5,
+            3,
+            vec!["0 of 3 with 2", "1 of 3 with 2", "2 of 3 with 1"],
+        ),
+    ] {
+        let ran = support::run(ranks, &format!("share {nodes}")).succeeded();
+        assert_eq!(ran.values("node"), expected);
+    }
+    let ran = support::run(2, "shared").succeeded();
+    assert_eq!(ran.values("node"), ["0 of 1 with 2"]);
+}
+
+fn a_panic_ends_the_job() {
+    for rank in [0, 1, 3] {
+        let ran = support::run(4, &format!("panic 2 {rank}"));
+        assert_ne!(ran.code, Some(0), "{ran:#?}");
+        assert_eq!(ran.count("as asked"), 1, "{ran:#?}");
+        assert!(ran.took < Duration::from_secs(10), "{ran:#?}");
+    }
+}
+
+fn an_error_of_main_ends_the_job() {
+    for case in ["error 2 0", "error 2 3", "exit 2 1"] {
+        let ran = support::run(4, case);
+        assert_ne!(ran.code, Some(0), "{ran:#?}");
+        assert!(ran.took < Duration::from_secs(10), "{ran:#?}");
+        let texts = usize::from(case.starts_with("error"));
+        assert_eq!(ran.count("test: as asked"), texts, "{ran:#?}");
+    }
+}
+
+fn unequal_arguments_are_named_once() {
+    for rank in [1, 2, 3] {
+        let ran = support::run(4, &format!("unequal 2 {rank}"));
+        assert_ne!(ran.code, Some(0), "{ran:#?}");
+        assert_eq!(ran.count("all ranks make the same calls"), 1, "{ran:#?}");
+        let named = format!("rank {rank} called rows::<f64> [9000, 3] 4032, and rank");
+        // A leader that differs has a rank of its own node that differs from it.
+        let named = match rank {
+            2 => {
+                "rank 3 called rows::<f64> [10000, 3] 4032, and rank 2 called rows::<f64> [9000, 3]"
+            }
+            _ => &named,
+        };
+        assert_eq!(ran.count(named), 1, "{ran:#?}");
+    }
+    // Leaders alone.
+    let ran = support::run(2, "unequal 2 1");
+    assert_eq!(
+        ran.count("rank 1 called rows::<f64> [9000, 3] 4032, and rank 0"),
+        1,
+        "{ran:#?}"
+    );
+}
+
+fn a_missing_rank_is_named() {
+    for (ranks, nodes, rank) in [(4, 2, 1), (4, 2, 2), (3, 3, 2), (4, 1, 0)] {
+        let ran = support::run(ranks, &format!("absent {nodes} {rank}"));
+        assert_ne!(ran.code, Some(0), "{ran:#?}");
+        let named = format!("no call from rank {rank} within");
+        assert!(ran.count(&named) >= 1, "{ran:#?}");
+        assert!(ran.took < Duration::from_secs(10), "{ran:#?}");
+    }
+}
+
+fn more_nodes_than_tiles() {
+    let ran = support::run(4, "tiles 4");
+    assert_ne!(ran.code, Some(0), "{ran:#?}");
+    assert_eq!(ran.count("run on at most 2 nodes"), 1, "{ran:#?}");
+}
+
+fn a_rank_that_cannot_join() {
+    // SAFETY: the call has no arguments.
+    if unsafe { libc::geteuid() } != 0 {
+        println!("left out: only root can leave its network namespace");
+        return;
+    }
+    let ran = support::run(4, "stranger 2");
+    assert_ne!(ran.code, Some(0), "{ran:#?}");
+    assert_eq!(
+        ran.count("run all ranks of a node in one container"),
+        1,
+        "{ran:#?}"
+    );
+    assert_eq!(ran.count("rank 1 on "), 1, "{ran:#?}");
+}
+
+/// `Pool::fork` before `init` serves on, after it is refused; spawned workers are no ranks.
+fn fork() -> Result<()> {
+    let table = HandleTable::join(&Segment::anonymous()?)?;
+    let x = table.from_elem(1000, 1.0f64)?;
+    let mut pool = Pool::fork(&table, 2).map_err(ndshm::Error::from)?;
+    let job: Job = ndshm_mpi::init()?;
+    assert_eq!(pool.sum(x)?, 1000.0);
+    drop(pool);
+    let refused = Pool::fork(&table, 2).unwrap_err().to_string();
+    println!("refused {refused}");
+    for (name, _) in std::env::vars() {
+        let of_launcher = ["PMIX_", "PMI_", "OMPI_COMM", "OMPI_MCA"];
+        assert!(
+            !of_launcher.iter().any(|prefix| name.starts_with(prefix)),
+            "{name}"
+        );
+    }
+    let mut spawned = Pool::spawn(&table, 2).map_err(ndshm::Error::from)?;
+    println!("sum {}", spawned.sum(x)?);
+    drop(spawned);
+    let mut sum = 0;
+    let one = mpi::collective::SystemOperation::sum();
+    job.world().all_reduce_into(&1, &mut sum, one);
+    println!("ranks {sum}");
+    Ok(())
+}
+
+fn forks_and_spawns() {
+    let ran = support::run(2, "fork").succeeded();
+    assert_eq!(ran.values("sum"), ["1000"]);
+    assert_eq!(ran.values("ranks"), ["2"]);
+    let refused = ran.values("refused");
+    assert!(
+        refused
+            .iter()
+            .all(|text| text.contains("cannot fork workers")),
+        "{refused:?}"
+    );
+}

@@ -1,0 +1,158 @@
+//! Starts the test program itself under the launcher of its MPI, and tells what the ranks printed.
+#![allow(dead_code, reason = "each test program uses its part")]
+
+use std::io::Read;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// The variable by which a rank knows its case.
+const CASE: &str = "NDSHM_MPI_TEST_CASE";
+
+/// No run takes longer, or it counts as hanging.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// What a job did.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
+    pub took: Duration,
+}
+
+impl Ran {
+    /// Returns the values that ranks printed as `name value`, sorted and once each.
+    pub fn values(&self, name: &str) -> Vec<String> {
+        let mut values: Vec<String> = (self.out.lines())
+            .filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
+            .map(str::to_owned)
+            .collect();
+        values.sort();
+        values.dedup();
+        values
+    }
+
+    pub fn succeeded(self) -> Ran {
+        assert_eq!(self.code, Some(0), "{self:#?}");
+        self
+    }
+
+    /// Returns how often a text is in what the ranks printed.
+    pub fn count(&self, text: &str) -> usize {
+        self.err.matches(text).count() + self.out.matches(text).count()
+    }
+}
+
+/// Returns the case in a rank, and `None` in the process that starts the ranks.
+pub fn case() -> Option<Vec<String>> {
+    let case = std::env::var(CASE).ok()?;
+    Some(case.split(' ').map(str::to_owned).collect())
+}
+
+pub fn is_open_mpi() -> bool {
+    mpi::environment::library_version().is_ok_and(|version| version.contains("Open MPI"))
+}
+
+/// Runs `case` on `ranks` ranks of this machine.
+pub fn run(ranks: usize, case: &str) -> Ran {
+    run_program(ranks, &std::env::current_exe().unwrap(), &[], case)
+}
+
+/// Runs a program on `ranks` ranks of this machine.
+pub fn run_program(ranks: usize, program: &std::path::Path, arguments: &[&str], case: &str) -> Ran {
+    let mut launcher = match is_open_mpi() {
+        true => {
+            let mut launcher = Command::new("mpirun.openmpi");
+            launcher
+                .args(["--oversubscribe", "--mca", "btl", "self,vader"])
+                .args(["--mca", "mpi_yield_when_idle", "1"])
+                .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
+                .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
+            launcher
+        }
+        false => Command::new("mpiexec.mpich"),
+    };
+    let start = Instant::now();
+    let mut job = launcher
+        .args(["-n", &ranks.to_string()])
+        .arg(program)
+        .args(arguments)
+        .env(CASE, case)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("the launcher of MPI cannot be started: {error}"));
+    fn reader(mut pipe: impl Read + Send + 'static) -> std::thread::JoinHandle<String> {
+        std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            // What was read before an error is what there is.
+            let _ = pipe.read_to_end(&mut bytes);
+            String::from_utf8_lossy(&bytes).into_owned()
+        })
+    }
+    let out = reader(job.stdout.take().unwrap());
+    let err = reader(job.stderr.take().unwrap());
+    let status = loop {
+        if let Some(status) = job.try_wait().unwrap() {
+            break status;
+        }
+        if start.elapsed() > DEADLINE {
+            // The launcher ends its ranks when it is asked to end.
+            let _ = Command::new("kill").arg(job.id().to_string()).status();
+            std::thread::sleep(Duration::from_secs(2));
+            let _ = job.kill();
+            let _ = job.wait();
+            panic!(
+                "case {case:?} on {ranks} ranks hangs: {:?} {:?}",
+                out.join(),
+                err.join()
+            );
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    let took = start.elapsed();
+    Ran {
+        code: status.code(),
+        out: out.join().unwrap(),
+        err: err.join().unwrap(),
+        took,
+    }
+}
+
+/// Files in /dev/shm, without those that an MPI library leaves after a kill.
+pub fn shared_files() -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir("/dev/shm")
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .filter(|name| name.contains("ndshm"))
+        .collect();
+    names.sort();
+    names
+}
+
+/// Returns the colour of a rank on `nodes` simulated nodes.
+pub fn color(job: &ndshm_mpi::Job, nodes: usize) -> i32 {
+    use mpi::traits::Communicator;
+    let world = job.world();
+    world.rank() * nodes as i32 / world.size()
+}
+
+/// Runs the tests, or those whose names contain the first argument.
+pub fn main(tests: &[(&str, fn())]) {
+    let filter = std::env::args().nth(1).filter(|a| !a.starts_with('-'));
+    for (name, test) in tests {
+        if filter
+            .as_ref()
+            .is_some_and(|filter| !name.contains(filter.as_str()))
+        {
+            continue;
+        }
+        let start = Instant::now();
+        test();
+        println!(
+            "test {name} ... ok ({:.1} s)",
+            start.elapsed().as_secs_f64()
+        );
+    }
+}
