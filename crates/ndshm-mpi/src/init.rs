@@ -2,7 +2,7 @@
 
 use std::ffi::{c_int, c_void};
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use mpi::Threading;
@@ -26,7 +26,7 @@ impl Job {
 }
 
 /// The process that has initialised MPI. Its forked children are no ranks.
-static RANK_PROCESS: AtomicU32 = AtomicU32::new(0);
+static RANK_PROCESS: OnceLock<u32> = OnceLock::new();
 
 /// Exit code of a rank that panicked.
 const PANICKED: c_int = 101;
@@ -74,7 +74,7 @@ pub fn init() -> Result<Job> {
         mpi::initialize_with_threading(Threading::Funneled).ok_or(Error::Initialized)?;
     // The handler of the exit finalises MPI.
     std::mem::forget(universe);
-    RANK_PROCESS.store(std::process::id(), Relaxed);
+    RANK_PROCESS.get_or_init(std::process::id);
     forget_launcher();
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -107,7 +107,7 @@ pub(crate) fn abort(code: c_int) {
 
 /// Returns `true` in the process that called [`init`].
 pub(crate) fn is_rank() -> bool {
-    RANK_PROCESS.load(Relaxed) == std::process::id()
+    RANK_PROCESS.get() == Some(&std::process::id())
 }
 
 unsafe extern "C" {

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
+use std::mem::ManuallyDrop;
 use std::time::Duration;
 
 use mpi::topology::{Color, SimpleCommunicator};
@@ -53,8 +54,8 @@ pub struct Node {
     pub(crate) rank: usize,
     pub(crate) world_ranks: Vec<i32>,
     pub(crate) world: SimpleCommunicator,
-    pub(crate) arrivals: Queue<'static, Arrival>,
-    pub(crate) board: Partition<'static, Write<u64, Ix1>>,
+    pub(crate) arrivals: ManuallyDrop<Queue<'static, Arrival>>,
+    pub(crate) board: ManuallyDrop<Partition<'static, Write<u64, Ix1>>>,
     pub(crate) calls: Cell<u64>,
     pub(crate) history: Cell<u64>,
     pub(crate) posts: Cell<u64>,
@@ -153,8 +154,8 @@ impl Node {
             rank,
             world_ranks,
             world,
-            arrivals,
-            board,
+            arrivals: ManuallyDrop::new(arrivals),
+            board: ManuallyDrop::new(board),
             calls: Cell::new(0),
             history: Cell::new(0),
             posts: Cell::new(0),
@@ -237,6 +238,13 @@ impl Node {
     pub fn barrier(&self) -> Result<()> {
         self.lead(Call::new(format_args!("barrier")), |_| Ok([]))
             .map(|[]| ())
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // Other ranks may still be in the last call. All of it goes with this process's seat.
+        std::mem::forget(self.kept.take());
     }
 }
 

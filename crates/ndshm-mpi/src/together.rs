@@ -65,6 +65,27 @@ impl Node {
         work: impl FnOnce(&Leaders) -> Result<[u64; N]>,
     ) -> Result<[u64; N]> {
         let arrived = self.arrive(call);
+        self.let_go();
+        self.answer_all(call, arrived, work)
+    }
+
+    /// Goes on with a call: as [`lead`](Node::lead), but the leader keeps what it has
+    /// [kept](Node::keep) in this call.
+    pub(crate) fn go_on<const N: usize>(
+        &self,
+        call: Call,
+        work: impl FnOnce(&Leaders) -> Result<[u64; N]>,
+    ) -> Result<[u64; N]> {
+        let arrived = self.arrive(call);
+        self.answer_all(call, arrived, work)
+    }
+
+    fn answer_all<const N: usize>(
+        &self,
+        call: Call,
+        arrived: Result<()>,
+        work: impl FnOnce(&Leaders) -> Result<[u64; N]>,
+    ) -> Result<[u64; N]> {
         self.answer(|leaders| {
             let failed = arrived.is_err().then(|| self.world_ranks[0]);
             let agreed = leaders.agree(call, self.history.get(), failed, self.patience.get());
@@ -80,16 +101,21 @@ impl Node {
         work: impl FnOnce() -> Result<[u64; N]>,
     ) -> Result<[u64; N]> {
         let arrived = self.arrive(call);
+        self.let_go();
         self.answer(|_| {
             arrived?;
             work()
         })
     }
 
-    /// Keeps a value of the leader until all ranks have arrived at the next call: they may be opening
-    /// it.
+    /// Keeps a value of the leader until all ranks have arrived at the next call: until then they may
+    /// open it.
     pub(crate) fn keep(&self, value: impl Any) {
         self.kept.borrow_mut().push(Box::new(value));
+    }
+
+    fn let_go(&self) {
+        self.kept.borrow_mut().clear();
     }
 
     /// Runs a round of a partition that the leader has posted in the same call. All ranks are there.
@@ -205,7 +231,6 @@ impl Node {
                 });
             }
         }
-        self.kept.borrow_mut().clear();
         unequal.map_or(Ok(()), Err)
     }
 
