@@ -30,7 +30,7 @@ pub(crate) fn of_node(ranks: &SimpleCommunicator, world_ranks: &[i32]) -> Result
         first.broadcast_into(&mut key[..]);
         return receive(ranks, &key, world_ranks);
     }
-    let made = make(&mut key);
+    let made = make(&mut key, world_ranks.len());
     if made.is_err() {
         key = [0; KEY];
     }
@@ -76,12 +76,16 @@ fn report_of(process: &Process<'_>) -> Option<(String, String)> {
     Some((host.to_owned(), problem.to_owned()))
 }
 
-fn make(key: &mut [u8; KEY]) -> Result<(Segment, UnixListener)> {
+/// Seats of a node beside those of its ranks: for pools of theirs, and programs that look.
+const MORE_SEATS: usize = 256;
+
+fn make(key: &mut [u8; KEY], ranks: usize) -> Result<(Segment, UnixListener)> {
     let problem = |error: io::Error| Error::Argument {
         call: "Node::from_comm".into(),
         problem: format!("no socket for the segment of this node: {error}"),
     };
-    let segment = Segment::options().pinned(true).anonymous()?;
+    let seats = (ranks + MORE_SEATS) as u32;
+    let segment = Segment::options().pinned(true).seats(seats).anonymous()?;
     let random = File::open("/dev/urandom").and_then(|mut file| file.read_exact(key));
     random.map_err(problem)?;
     let listener = address(key).and_then(|address| UnixListener::bind_addr(&address));

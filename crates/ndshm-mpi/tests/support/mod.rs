@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test program uses its part")]
 
 use std::io::Read;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -59,10 +60,28 @@ pub fn run(ranks: usize, case: &str) -> Ran {
 }
 
 /// Runs a program on `ranks` ranks of this machine.
-pub fn run_program(ranks: usize, program: &std::path::Path, arguments: &[&str], case: &str) -> Ran {
+pub fn run_program(ranks: usize, program: &Path, arguments: &[&str], case: &str) -> Ran {
+    run_under(None, ranks, program, arguments, case)
+}
+
+/// Runs a program by a launcher that another command starts.
+fn run_under(
+    starter: Option<Command>,
+    ranks: usize,
+    program: &Path,
+    arguments: &[&str],
+    case: &str,
+) -> Ran {
+    let command = |name: &str| match starter {
+        Some(mut starter) => {
+            starter.arg(name);
+            starter
+        }
+        None => Command::new(name),
+    };
     let mut launcher = match is_open_mpi() {
         true => {
-            let mut launcher = Command::new("mpirun.openmpi");
+            let mut launcher = command("mpirun.openmpi");
             launcher
                 .args(["--oversubscribe", "--mca", "btl", "self,vader"])
                 .args(["--mca", "mpi_yield_when_idle", "1"])
@@ -70,7 +89,7 @@ pub fn run_program(ranks: usize, program: &std::path::Path, arguments: &[&str], 
                 .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
             launcher
         }
-        false => Command::new("mpiexec.mpich"),
+        false => command("mpiexec.mpich"),
     };
     let start = Instant::now();
     let mut job = launcher
@@ -120,15 +139,31 @@ pub fn run_program(ranks: usize, program: &std::path::Path, arguments: &[&str], 
     }
 }
 
-/// Files in /dev/shm, without those that an MPI library leaves after a kill.
-pub fn shared_files() -> Vec<String> {
-    let mut names: Vec<String> = std::fs::read_dir("/dev/shm")
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
-        .filter(|name| name.contains("ndshm"))
-        .collect();
-    names.sort();
-    names
+/// Returns `true` if this process may give its children a /dev/shm of their own.
+fn can_have_own_shm() -> bool {
+    let tried = Command::new("unshare")
+        .args(["--mount", "mount", "-t", "tmpfs", "tmpfs", "/dev/shm"])
+        .stderr(Stdio::null())
+        .status();
+    tried.is_ok_and(|status| status.success())
+}
+
+/// Runs `case` as [`run`] does, with a /dev/shm of its own if that is possible. Returns what it left
+/// there, without what an MPI library leaves after a kill.
+pub fn run_and_look(ranks: usize, case: &str) -> (Ran, Vec<String>) {
+    const LOOK: &str = "mount -t tmpfs tmpfs /dev/shm; \"$@\"; code=$?; \
+        for file in $(ls -A /dev/shm); do echo \"left $file\"; done; exit $code";
+    let is_ours = |name: &String| !name.starts_with("vader_segment") && !name.starts_with("mpich");
+    if !can_have_own_shm() {
+        println!("left out: /dev/shm is not looked into, for it has files of other programs");
+        return (run(ranks, case), Vec::new());
+    }
+    let mut shell = Command::new("unshare");
+    shell.args(["--mount", "sh", "-c", LOOK, "sh"]);
+    let program = std::env::current_exe().unwrap();
+    let ran = run_under(Some(shell), ranks, &program, &[], case);
+    let left = ran.values("left").into_iter().filter(is_ours).collect();
+    (ran, left)
 }
 
 /// Returns the colour of a rank on `nodes` simulated nodes.
