@@ -4,6 +4,17 @@
 //! wherever the nodes' borders lie: the node with a block's first tile owns it, and gets the values
 //! of those tiles that other nodes have. So the order does not depend on the number of nodes, and
 //! every node combines one value per block.
+//!
+//! ```
+//! use ndshm_mpi::{Layout, blocks};
+//!
+//! // 600 tiles on two nodes are three blocks. The second block lies on both nodes.
+//! let layout = Layout::new(600, 1, 2)?;
+//! assert_eq!(blocks::owned(&layout, 0), 0..2);
+//! assert_eq!(blocks::head(&layout, 1), Some((0, 300..512)));
+//! assert_eq!(blocks::tails(&layout, 0), [(1, 300..512)]);
+//! # Ok::<(), ndshm_mpi::Error>(())
+//! ```
 
 use std::ops::Range;
 

@@ -65,3 +65,8 @@ pub fn doctest(example: fn(&Job) -> Result<()>) {
         panic!("{error}");
     }
 }
+
+/// Compiles the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

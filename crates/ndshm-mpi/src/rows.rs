@@ -118,6 +118,16 @@ impl Node {
     ///
     /// Wide rows want small tiles: a tile is what one rank works on, and it lies on one node.
     ///
+    /// ```
+    /// # ndshm_mpi::doctest(|job| {
+    /// let node = ndshm_mpi::Node::from_comm(&job.world())?;
+    /// // 1000 fields of 128 x 64 numbers, each a tile of its own.
+    /// let fields = node.rows_in_tiles::<f32, _>((1000, 128, 64), 1)?;
+    /// assert_eq!((fields.layout().tiles(), fields.width()), (1000, 128 * 64));
+    /// node.free(fields)?;
+    /// # Ok(()) });
+    /// ```
+    ///
     /// # Errors
     /// See [`rows`](Node::rows).
     pub fn rows_in_tiles<T: Element + Pod, Sh: IntoDimension>(
@@ -154,6 +164,18 @@ impl Node {
 
     /// Makes a global array with one row of `width` zeros for each tile of `x`, on the node of the
     /// tile. Collective.
+    ///
+    /// ```
+    /// # ndshm_mpi::doctest(|job| {
+    /// let node = ndshm_mpi::Node::from_comm(&job.world())?;
+    /// let x = node.rows::<f64, _>(10_000)?;
+    /// let sums = node.rows_per_tile::<f64, _, _>(&x, 1)?;
+    /// let tiles = node.partition(&x, (x.read(), sums.per_tile()))?;
+    /// node.for_each(&tiles, |(x, mut sum), _| sum[0] = x.sum())?;
+    /// // All ranks get the sums of all nodes.
+    /// assert_eq!(node.gather_everywhere(&sums)?.len(), x.layout().tiles());
+    /// # Ok(()) });
+    /// ```
     ///
     /// # Errors
     /// See [`rows`](Node::rows).

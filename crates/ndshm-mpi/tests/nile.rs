@@ -2,8 +2,6 @@
 
 mod support;
 
-use std::path::PathBuf;
-
 fn main() {
     support::main(&[(
         "the_digest_is_that_of_one_machine",
@@ -17,7 +15,7 @@ const DIGESTS: [(&str, &str); 2] = [("15099", "a793246159af4580"), ("0.01", "f2d
 
 fn the_digest_is_that_of_one_machine() {
     // Built by `cargo test` beside the tests.
-    let mut program = PathBuf::from(std::env::current_exe().unwrap());
+    let mut program = std::env::current_exe().unwrap();
     program.pop();
     program.pop();
     program.push("examples/nile");
