@@ -180,12 +180,18 @@ fn reductions(node: &Node) -> Result<()> {
     let x = node.rows_in_tiles::<f64, _>((3000, 5), 2)?;
     let sums = node.rows_in_tiles::<f64, _>(3000, 2)?;
     let tiles = node.partition(&x, (x.write(), sums.write()))?;
-    node.for_each(&tiles, |(mut x, mut sums), tile| {
-        let mut rng = tile.rng(SEED, 0);
-        x.map_inplace(|x| *x = (rng.next_u64() as f64 / 1e17).sin() * 300.0);
-        sums.assign(&x.column(0));
-    })?;
     let bits = |x: f64| format!("{:016x}", x.to_bits());
+    // Rounding hides many a wrong order: not in all of them.
+    let mut orders = Vec::new();
+    for step in 0..16 {
+        node.for_each(&tiles, |(mut x, mut sums), tile| {
+            let mut rng = tile.rng(SEED, step);
+            x.map_inplace(|x| *x = (rng.next_u64() as f64 / 1e17).sin() * 300.0);
+            sums.assign(&x.column(0));
+        })?;
+        orders.extend([bits(node.sum(&x)?), bits(node.log_sum_exp(&x)?)]);
+    }
+    println!("orders {}", orders.join(" "));
     let total = node.prefix_sum(&sums)?;
     let [min, max] = node.min_max(&x)?;
     let found = [
@@ -221,8 +227,13 @@ fn reductions_have_the_same_bits() {
     let mut expected = None;
     for (ranks, nodes) in JOBS {
         let ran = support::run(ranks, &format!("reduce {nodes}")).succeeded();
-        let found = [ran.values("found"), ran.values("last")].concat();
-        assert_eq!(found.len(), 2, "all ranks have one result: {found:?}");
+        let found = [
+            ran.values("found"),
+            ran.values("last"),
+            ran.values("orders"),
+        ]
+        .concat();
+        assert_eq!(found.len(), 3, "all ranks have one result: {found:?}");
         let expected = expected.get_or_insert(found.clone());
         assert_eq!(*expected, found, "{ranks} ranks on {nodes} nodes");
     }
