@@ -71,8 +71,9 @@ impl Node {
     ) -> Result<()> {
         let call = Call::new(format_args!("exchange from {from} to {to}"));
         let fits = traffic.layout() == to.layout() && traffic.node() == self.index;
+        let mut possible = Ok(());
         if !fits || from.width() != to.width() {
-            return Err(Error::Argument {
+            possible = Err(Error::Argument {
                 call: call.text(),
                 problem: format!(
                     "rows of {} and {} elements, traffic of node {} by {:?} on node {} with {:?}: both \
@@ -87,6 +88,7 @@ impl Node {
             });
         }
         let [fill, repeats] = self.lead(call, |_| {
+            self.first_alone(possible)?;
             let repeats = self.exchange_as_leader(traffic, from, to, &mut |rows, places| {
                 ancestors(rows, places);
                 Ok(())

@@ -70,8 +70,9 @@ impl Node {
             x.layout().rows(),
             next.layout().rows(),
         ];
+        let mut fits = Ok(());
         if rows != [rows[0]; 3] || x.id == next.id || x.width() != next.width() {
-            return Err(Error::Argument {
+            fits = Err(Error::Argument {
                 call: call.text(),
                 problem: format!(
                     "{} weights, {} rows of {} elements, and {} places: pass as many of each, and \
@@ -85,8 +86,8 @@ impl Node {
         }
         let by_tile = weights.layout().tile() == SystematicPlan::TILE;
         let shared = match by_tile && weights.layout() == x.layout() {
-            true => self.sums_by_tile(call, weights)?,
-            false => self.all_weights(call, weights)?,
+            true => self.sums_by_tile(call, fits, weights)?,
+            false => self.all_weights(call, fits, weights)?,
         };
         // Every rank makes the plan: it is arithmetic on one number per tile.
         let (plan, mut error) = {
@@ -187,10 +188,16 @@ impl Node {
     }
 
     /// Computes the sums of tiles of weights, and gathers them on each node.
-    fn sums_by_tile<W: Real + Pod>(&self, call: Call, weights: &Rows<W, Ix1>) -> Result<Shared<W>> {
+    fn sums_by_tile<W: Real + Pod>(
+        &self,
+        call: Call,
+        fits: Result<()>,
+        weights: &Rows<W, Ix1>,
+    ) -> Result<Shared<W>> {
         let layout = weights.layout();
         let own = layout.tiles_of(self.index);
         let [tiles, sums, all] = self.lead(call, |_| {
+            self.first_alone(fits)?;
             let sums = self.table.zeros::<f64, _>((own.len(), 1))?;
             let all = self.table.zeros::<f64, _>(layout.tiles())?;
             let group = (weights.read(), sums.per_tile());
@@ -225,8 +232,14 @@ impl Node {
     }
 
     /// Gathers all weights on each node: their tiles are not those of the plan.
-    fn all_weights<W: Real + Pod>(&self, call: Call, weights: &Rows<W, Ix1>) -> Result<Shared<W>> {
+    fn all_weights<W: Real + Pod>(
+        &self,
+        call: Call,
+        fits: Result<()>,
+        weights: &Rows<W, Ix1>,
+    ) -> Result<Shared<W>> {
         let [sums, all] = self.lead(call, |_| {
+            self.first_alone(fits)?;
             let all = self.gather_in_segment(weights)?;
             self.keep(self.table.owned(all));
             let sums = {

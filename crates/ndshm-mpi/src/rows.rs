@@ -138,15 +138,14 @@ impl Node {
         let mut shape = shape.into_dimension();
         let name = std::any::type_name::<T>();
         let call = Call::new(format_args!("rows::<{name}> {:?} {tile}", shape.slice()));
-        let Some(&rows) = shape.slice().first() else {
-            return Err(Error::Argument {
-                call: call.text(),
-                problem: "an array without axes has no rows: give it at least one axis".into(),
-            });
-        };
-        let width = shape.slice()[1..].iter().product();
-        let layout = Layout::new(rows, tile, self.count);
+        let first = shape.slice().first().copied();
+        let rows = first.ok_or_else(|| Error::Argument {
+            call: call.text(),
+            problem: "an array without axes has no rows: give it at least one axis".into(),
+        });
+        let width = shape.slice().iter().skip(1).product();
         let [bits] = self.lead(call, |_| {
+            let layout = rows.and_then(|rows| Layout::new(rows, tile, self.count));
             shape[0] = self.first_alone(layout)?.rows_of(self.index).len();
             let made = self.table.zeros::<T, _>(shape)?;
             Ok([AnyHandle::from(made).to_bits()])
@@ -155,7 +154,7 @@ impl Node {
         Ok(Rows {
             handle: Handle::from_bits(bits),
             // The leader has checked the same numbers.
-            layout: Layout::new(rows, tile, self.count)?,
+            layout: Layout::new(first.unwrap_or(0), tile, self.count)?,
             node: self.index,
             width,
             id: self.made.get(),

@@ -58,6 +58,10 @@ fn rank(case: &[String]) -> Result<()> {
         }
         "reduce" => reductions(&node),
         "exchange" => ring(&node),
+        "shapes" => {
+            let (w, x) = (node.rows::<f64, _>(ROWS)?, node.rows::<f64, _>(ROWS + 1)?);
+            node.resample_systematic(&w, 0.5, &x, &node.rows::<f64, _>(ROWS)?)
+        }
         "weights" => {
             let (w, x) = (node.rows::<f64, _>(ROWS)?, node.rows::<f64, _>(ROWS)?);
             node.resample_systematic(&w, 0.5, &x, &node.rows::<f64, _>(ROWS)?)
@@ -296,6 +300,13 @@ fn wrong_weights_are_named_once() {
         let ran = support::run(ranks, &format!("weights {nodes}"));
         assert_ne!(ran.code, Some(0), "{ran:#?}");
         assert_eq!(ran.count("the sum of all weights is 0"), 1, "{ran:#?}");
+        let ran = support::run(ranks, &format!("shapes {nodes}"));
+        assert_ne!(ran.code, Some(0), "{ran:#?}");
+        assert_eq!(
+            ran.count("65537 weights, 65538 rows of 1 elements"),
+            1,
+            "{ran:#?}"
+        );
     }
 }
 
