@@ -188,7 +188,7 @@ fn under_competition(bench: &Bench, table: &HandleTable) {
                 .expect("a call");
             let mut taken = 0;
             while taken < STEPS {
-                for ready in running.wait_any(4).expect("tiles") {
+                for ready in running.wait_any(4).expect("tiles").ready {
                     taken += 1;
                     ready.rerun();
                 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use ndarray::{ArrayViewMut1, Axis, Ix1};
 use ndshm::error::LeaseError;
-use ndshm::{Handle, HandleTable, Pool, TileContext};
+use ndshm::{Handle, HandleTable, Pool};
 
 const ELEMENTS: usize = 1_000;
 const WRITES: u32 = 10_000;
@@ -75,55 +75,47 @@ fn check(table: &HandleTable, numbers: Numbers, expected: f64) -> ndshm::Result<
     Ok(())
 }
 
-/// Makes an array in a worker. Returns its handle as the result of the call.
-fn make(_: ArrayViewMut1<'_, f64>, &len: &u64, tile: &TileContext) -> Numbers {
-    let make = || -> ndshm::Result<Numbers> {
-        let table = HandleTable::global()?;
-        let numbers = table.from_shape_fn(len as usize, |i| (i * i) as f64)?;
-        // Detach: the array must outlive the worker that made it.
-        table.detach(numbers)?;
-        Ok(numbers)
-    };
-    make().unwrap_or_else(|error| panic!("worker {} made no array: {error}", tile.worker()))
-}
-
-/// Opens an array in a worker. Returns its sum, or `NaN` on an error such as a stale handle.
-fn sum(_: ArrayViewMut1<'_, f64>, numbers: &Numbers, _: &TileContext) -> f64 {
-    let sum = || Ok::<_, ndshm::Error>(HandleTable::global()?.read(*numbers)?.sum());
-    sum().unwrap_or(f64::NAN)
-}
-
-/// Frees an array in a worker that did not make it. Returns 1 if it succeeds, else 0.
-fn free(_: ArrayViewMut1<'_, f64>, numbers: &Numbers, _: &TileContext) -> u8 {
-    let free = || Ok::<_, ndshm::Error>(HandleTable::global()?.free(*numbers)?);
-    u8::from(free().is_ok())
-}
-
 fn handles_travel(table: &HandleTable, pool: &mut Pool<'_>) -> ndshm::Result<()> {
-    // With one tile, exactly one worker runs the kernel.
-    let desk = table.owned(table.zeros::<f64, _>(1)?);
-    let one = table.partition(desk.handle().write(), Axis(0), 1)?;
-
-    let made = pool.map_reduce(&one, &5u64, make, None, |_, made| Some(made))?;
-    let made: Numbers = made.expect("one tile gives one result");
+    let made = pool.broadcast(&5_u64, |worker, &len| {
+        let numbers = worker
+            .table()
+            .from_shape_fn(len as usize, |i| (i * i) as f64);
+        let numbers = numbers.expect("there is memory for a few numbers");
+        // Detach: the array must outlive the worker that made it.
+        worker.table().detach(numbers).expect("it is the worker's");
+        numbers
+    })?;
+    let made: [Numbers; WORKERS] = made.try_into().expect("each worker made one");
     println!(
-        "a worker made {made}; the parent reads {}",
-        table.read(made)?.view()
+        "workers made {} and others; the parent reads {}",
+        made[0],
+        table.read(made[0])?
     );
 
-    table.write(made)?.view_mut()[0] = 70.0;
-    let total = pool.map_reduce(&one, &made, sum, 0.0, |_, sum: f64| sum)?;
-    println!("the parent wrote 70 into it; a worker's sum is {total}");
-    assert_eq!(total, 100.0);
+    table.write(made[0])?[0] = 70.0;
+    let sums = pool.broadcast(&made[0], |worker, &numbers| sum(worker.table(), numbers))?;
+    println!("the parent wrote 70 into it; the workers' sums are {sums:?}");
+    assert_eq!(sums, [100.0; WORKERS]);
 
-    let freed = pool.map_reduce(&one, &made, free, 0, |_, freed: u8| freed)?;
-    assert_eq!(freed, 1);
-    match table.read(made) {
-        Err(error @ LeaseError::Stale { .. }) => println!("a worker freed it; now: {error}"),
-        _ => unreachable!("a freed handle opens nothing"),
+    // Each array is freed by another worker than the one that made it.
+    pool.broadcast(&made, |worker, made| {
+        let other = made[WORKERS - 1 - worker.worker()];
+        worker.table().free(other).expect("it is still there");
+    })?;
+    for numbers in made {
+        assert!(matches!(table.read(numbers), Err(LeaseError::Stale { .. })));
     }
-    println!();
+    if let Err(error) = table.read(made[0]) {
+        println!("the workers freed them; now: {error}\n");
+    }
     Ok(())
+}
+
+/// Returns the sum of an array, or `NaN` if it cannot be opened, for example because it was freed.
+fn sum(table: &HandleTable, numbers: Numbers) -> f64 {
+    table
+        .read(numbers)
+        .map_or(f64::NAN, |numbers| numbers.sum())
 }
 
 fn freed_handles_are_stale(
@@ -139,11 +131,8 @@ fn freed_handles_are_stale(
     assert_eq!((table.read(b)?[0], table.read(c)?[0]), (2.0, 3.0));
     assert!(matches!(table.read(a), Err(LeaseError::Stale { .. })));
 
-    let desk = table.owned(table.zeros::<f64, _>(WORKERS)?);
-    let each = table.partition(desk.handle().write(), Axis(0), 1)?;
-    let opened = pool.map_reduce(&each, &a, sum, 0, |opened, sum: f64| {
-        opened + usize::from(!sum.is_nan())
-    })?;
+    let sums = pool.broadcast(&a, |worker, &numbers| sum(worker.table(), numbers))?;
+    let opened = sums.iter().filter(|sum| !sum.is_nan()).count();
     println!("workers that could open a: {opened} of {WORKERS}");
     assert_eq!(opened, 0);
     table.free(b)?;

@@ -19,12 +19,12 @@
 #[allow(dead_code, unused_imports, reason = "each example uses its own part")]
 mod common;
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 use common::{Bar, Crew, Result};
 use ndarray::{ArrayView3, ArrayViewMut1, ArrayViewMut4, Axis, Ix1, Ix4, s};
-use ndshm::{Handle, HandleTable, Partition, Pool, Segment, TileContext, Write};
+use ndshm::{Handle, HandleTable, OnFailure, Partition, Pool, Segment, TileContext, Write};
 use rand_core::{Rng, SeedableRng};
 
 const SIDE: usize = 84;
@@ -54,6 +54,28 @@ struct Options {
     /// Step all environments together, and wait for the slowest.
     #[arg(long)]
     lockstep: bool,
+    /// Let one environment panic and one kill its worker, each time they have made this number of
+    /// steps.
+    #[arg(long, value_name = "STEPS", conflicts_with = "lockstep")]
+    faults: Option<u64>,
+}
+
+/// The environment that panics, and the one that kills its worker.
+const PANICS: usize = 3;
+const DIES: usize = 11;
+
+/// Parameters of a step: additional microseconds of a slow one, steps between two faults, and the
+/// agent's process.
+type Params = (u64, u64, u32);
+
+impl Options {
+    fn params(&self) -> Params {
+        (
+            self.slow,
+            self.faults.unwrap_or(u64::MAX),
+            std::process::id(),
+        )
+    }
 }
 
 /// State of an environment between steps.
@@ -67,6 +89,9 @@ struct State {
     /// State of its own generator: an episode depends only on the environment's state.
     random: u64,
 }
+
+/// The word after the state: the time of the last fault, in nanoseconds since 1970.
+const FAULT: usize = State::WORDS;
 
 impl State {
     const WORDS: usize = 4;
@@ -145,15 +170,41 @@ type Views<'a> = (
     ndarray::ArrayViewMut2<'a, u64>,
 );
 
+/// Returns the time in nanoseconds since 1970.
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_nanos() as u64
+}
+
+/// Fails, if it is time to: half-way in a step.
+fn fail(mut state: ArrayViewMut1<'_, u64>, faults: u64, agent: u32, tile: &TileContext) {
+    if tile.run() % faults != faults - 1 {
+        return;
+    }
+    let is_process = std::process::id() != agent;
+    if tile.index() == PANICS || tile.index() == DIES && is_process {
+        state.fill(u64::MAX);
+        state[FAULT] = now();
+    }
+    match tile.index() {
+        PANICS => panic!("the emulator has crashed"),
+        // SAFETY: no precondition.
+        DIES if is_process => drop(unsafe { libc::raise(libc::SIGKILL) }),
+        _ => {}
+    }
+}
+
 /// Takes one step of each environment in a tile. This is the kernel.
-fn step(views: Views<'_>, slow: &u64, _tile: &TileContext) {
+fn step(views: Views<'_>, params: &Params, tile: &TileContext) {
     let (mut observation, mut reward, mut done, action, mut states) = views;
+    let &(slow, faults, agent) = params;
+    fail(states.row_mut(0), faults, agent, tile);
     for env in 0..action.len() {
         let mut words = states.row_mut(env);
         let mut state = State::load(&words);
         (reward[env], done[env]) = state.step(action[env]);
         if state.next_random().is_multiple_of(16) {
-            std::thread::sleep(Duration::from_micros(*slow));
+            std::thread::sleep(Duration::from_micros(slow));
         }
         state.draw(observation.index_axis_mut(Axis(0), env));
         state.store(&mut words);
@@ -200,6 +251,56 @@ impl Seen {
     }
 }
 
+/// Returns a word of the state with which an environment begins.
+fn first_state(env: usize, word: usize) -> u64 {
+    match word {
+        // The balls start at different heights, or all episodes would end at once.
+        1 => (env * SPEED as usize % SIDE) as u64,
+        3 => env as u64 + 1,
+        FAULT => 0,
+        _ => SIDE as u64 / 2,
+    }
+}
+
+/// Times from the faults to their reports.
+#[derive(Default)]
+struct Reports {
+    panics: Vec<f64>,
+    deaths: Vec<f64>,
+    /// Other environments that came with a report.
+    beside: usize,
+}
+
+impl Reports {
+    fn print(mut self) {
+        for (name, times) in [("panics", &mut self.panics), ("deaths", &mut self.deaths)] {
+            times.sort_by(f64::total_cmp);
+            if let (Some(median), Some(longest)) = (times.get(times.len() / 2), times.last()) {
+                println!(
+                    "{} {name} reported after {median:.2} ms (median), {longest:.2} ms at most",
+                    times.len()
+                );
+            }
+        }
+        println!("{} ready environments came with these reports", self.beside);
+    }
+}
+
+/// Makes a failed environment anew. Returns the time since its fault in milliseconds.
+fn reset(views: Views<'_>, env: usize, rows: usize) -> f64 {
+    let (mut observation, mut reward, mut done, mut action, mut states) = views;
+    let after = now().saturating_sub(states[[0, FAULT]]) as f64 / 1e6;
+    (0..rows).for_each(|row| {
+        let words = states.row_mut(row).into_iter().enumerate();
+        words.for_each(|(at, word)| *word = first_state(env + row, at));
+    });
+    observation.fill(0);
+    reward.fill(0.0);
+    done.fill(false);
+    action.fill(1);
+    after
+}
+
 fn main() -> Result<()> {
     ndshm::become_worker();
     let options = Options::parse();
@@ -208,12 +309,8 @@ fn main() -> Result<()> {
     let reward = table.zeros::<f32, _>(options.envs)?;
     let done = table.from_elem(options.envs, false)?;
     let action = table.from_elem(options.envs, 1u8)?;
-    let states = table.from_shape_fn((options.envs, State::WORDS), |(env, word)| match word {
-        // The balls start at different heights, or all episodes would end at once.
-        1 => (env * SPEED as usize % SIDE) as u64,
-        3 => env as u64 + 1,
-        _ => SIDE as u64 / 2,
-    })?;
+    let shape = (options.envs, State::WORDS + 1);
+    let states = table.from_shape_fn(shape, |(env, word)| first_state(env, word))?;
     let group = (
         observation.write(),
         reward.write(),
@@ -226,9 +323,16 @@ fn main() -> Result<()> {
     pool.set_profiling(true);
 
     let start = Instant::now();
-    let seen = match options.lockstep {
-        true => together(&options, &table, &envs, &mut pool)?,
-        false => as_they_become_ready(&options, &envs, &mut pool)?,
+    let mut reports = None;
+    let seen = match (options.lockstep, options.faults) {
+        (true, _) => together(&options, &table, &envs, &mut pool)?,
+        (false, None) => as_they_become_ready(&options, &envs, &mut pool)?,
+        (false, Some(_)) => with_faults(
+            &options,
+            &envs,
+            &mut pool,
+            reports.insert(Reports::default()),
+        )?,
     };
     let took = start.elapsed().as_secs_f64();
 
@@ -256,6 +360,9 @@ fn main() -> Result<()> {
     for worker in pool.stats() {
         println!("{worker}");
     }
+    if let Some(reports) = reports {
+        return Ok(reports.print());
+    }
     // The paddle reaches every ball that is not too far away, so it catches most of them.
     if seen.episodes > 100 && seen.reward < 0.5 * seen.episodes as f64 {
         return Err("the agent misses the ball: its observations must be wrong".into());
@@ -271,9 +378,9 @@ fn as_they_become_ready(
 ) -> Result<Seen> {
     let mut seen = Seen::default();
     let bar = Bar::new(options.steps);
-    let mut running = pool.start(envs, &options.slow, step)?;
+    let mut running = pool.start(envs, &options.params(), step)?;
     while seen.steps < options.steps {
-        for mut ready in running.wait_any(options.batch)? {
+        for mut ready in running.wait_any(options.batch)?.ready {
             seen.look(ready.views());
             ready.rerun();
         }
@@ -281,6 +388,43 @@ fn as_they_become_ready(
     }
     running.finish()?;
     bar.clear();
+    Ok(seen)
+}
+
+/// Takes environments as they become ready, and makes those anew that have failed.
+fn with_faults(
+    options: &Options,
+    envs: &Partition<'_, Envs>,
+    pool: &mut Pool<'_>,
+    reports: &mut Reports,
+) -> Result<Seen> {
+    let mut seen = Seen::default();
+    let started = pool.start(envs, &options.params(), step)?;
+    let mut running = started.on_failure(OnFailure::Skip);
+    while seen.steps < options.steps {
+        let arrived = running.wait_any(options.batch)?;
+        let has_failed = arrived.failed.len() + arrived.lost.len() > 0;
+        for failed in arrived.failed {
+            let rows = failed.range();
+            let (env, rows, mut after) = (rows.start, rows.len(), 0.0);
+            let repaired = failed.repair(|views| after = reset(views, env, rows))?;
+            repaired.rerun();
+            reports.panics.push(after);
+        }
+        for lost in arrived.lost {
+            let rows = lost.range();
+            let (env, rows, mut after) = (rows.start, rows.len(), 0.0);
+            let repaired = lost.repair(|views| after = reset(views, env, rows))?;
+            repaired.rerun();
+            reports.deaths.push(after);
+        }
+        for mut ready in arrived.ready {
+            seen.look(ready.views());
+            ready.rerun();
+            reports.beside += usize::from(has_failed);
+        }
+    }
+    running.finish()?;
     Ok(seen)
 }
 
@@ -295,7 +439,7 @@ fn together(
     let bar = Bar::new(options.steps);
     let (observation, reward, done, action, states) = envs.group();
     while seen.steps < options.steps {
-        pool.for_each(envs, &options.slow, step)?;
+        pool.for_each(envs, &options.params(), step)?;
         seen.look((
             table.write(observation.handle())?.view_mut(),
             table.write(reward.handle())?.view_mut(),

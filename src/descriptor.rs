@@ -2,7 +2,7 @@
 //!
 //! Word 0: dtype code 16 | schema index 16 | axes 8 | order 8. Words 1 to 8: the lengths of the
 //! axes; only the array's own axes are written. Words 9 and 10: the pid of the poisoner 32 | what
-//! it was writing 8, and the time. Word 11: the bytes that were committed for the array. Word 12:
+//! it was writing 8 | the slot of the partition with its torn tiles, plus one 24, and the time. Word 11: the bytes that were committed for the array. Word 12:
 //! the bucket of the name that the array was given last. A record of names stores its bucket in
 //! word 2, a bundle stores its record's word in word 3. Word 13: the bundle that an array is a part
 //! of.
@@ -17,7 +17,7 @@ use crate::handle::AnyHandle;
 use crate::layout::Layout;
 use crate::memory::Memory;
 use crate::sync::{Atom, Ordering};
-use crate::word::{BucketIndex, BucketWord, Field};
+use crate::word::{BucketIndex, BucketWord, Field, SlotIndex};
 
 const CODE: Field = Field::first(16);
 const SCHEMA: Field = CODE.then(16);
@@ -597,19 +597,25 @@ impl core::fmt::Display for HalfWritten {
     }
 }
 
-/// The participant that left an array half-written, for the error of the next lease. This is a hint
-/// beside the slot word; the slot word alone decides that the array is poisoned.
+/// The participant that left an array half-written, for the error of the next lease; and the
+/// partition whose torn tiles account for the poison.
+///
+/// The slot word alone decides that the array is poisoned. Every participant that poisons it, or
+/// leases it poisoned to write outside of torn tiles, stores its note before.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct PoisonNote {
     pub(crate) pid: u32,
     /// Seconds since 1970.
     pub(crate) time: u64,
     pub(crate) what: HalfWritten,
+    /// The partition with the torn tiles, if nothing else of the array is half-written.
+    pub(crate) torn_in: Option<SlotIndex>,
 }
 
 impl PoisonNote {
     const PID: Field = Field::first(32);
     const WHAT: Field = Self::PID.then(8);
+    const TORN_IN: Field = Self::WHAT.then(24);
 
     /// Creates the note that `pid` left the array half-written, with the current time.
     pub(crate) fn now(pid: u32, what: HalfWritten) -> PoisonNote {
@@ -623,6 +629,15 @@ impl PoisonNote {
             pid,
             time: since.map_or(0, |since| since.as_secs()),
             what,
+            torn_in: None,
+        }
+    }
+
+    /// Returns the note with the partition that has the torn tiles.
+    pub(crate) fn torn_in(self, partition: Option<SlotIndex>) -> PoisonNote {
+        PoisonNote {
+            torn_in: partition,
+            ..self
         }
     }
 
@@ -634,6 +649,10 @@ impl PoisonNote {
             HalfWritten::Round => 2,
         };
         let who = Self::WHAT.set(u64::from(self.pid), what);
+        let partition = self.torn_in.map_or(0, |slot| slot.get() as u64 + 1);
+        // A number that does not fit says that no partition accounts for the poison.
+        let partition = Some(partition).filter(|&slot| slot <= Self::TORN_IN.max());
+        let who = Self::TORN_IN.set(who, partition.unwrap_or(0));
         words[POISON_PID].store(who, Ordering::Relaxed);
         words[POISON_TIME].store(self.time, Ordering::Relaxed);
     }
@@ -649,6 +668,9 @@ impl PoisonNote {
                 _ => HalfWritten::Array,
             },
             time: words[POISON_TIME].load(Ordering::Relaxed),
+            torn_in: (Self::TORN_IN.get(who) as usize)
+                .checked_sub(1)
+                .map(SlotIndex::new),
         }
     }
 }

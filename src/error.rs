@@ -137,22 +137,66 @@ impl Error {
     }
 
     /// Returns `true` if a handle was stale: the array was freed, or its owner has left.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>(3)?;
+    /// table.free(x)?;
+    /// let error = ndshm::Error::from(table.read(x).map(drop).unwrap_err());
+    /// assert!(error.is_stale());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn is_stale(&self) -> bool {
         matches!(self.lease(), Some(LeaseError::Stale { .. }))
     }
 
     /// Returns `true` if a handle names something other than what the call needs, as an array of
     /// another type.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// use ndarray::Ix1;
+    ///
+    /// let x: ndshm::AnyHandle = table.zeros::<f64, _>(3)?.into();
+    /// let error = ndshm::Error::from(x.downcast::<u8, Ix1>(&table).unwrap_err());
+    /// assert!(error.is_wrong_kind());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn is_wrong_kind(&self) -> bool {
         matches!(self.lease(), Some(LeaseError::WrongKind(_)))
     }
 
     /// Returns `true` if another participant holds the array. A later attempt may succeed.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>(3)?;
+    /// let _writer = table.write(x)?;
+    /// let error = ndshm::Error::from(table.read(x).map(drop).unwrap_err());
+    /// assert!(error.is_busy());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn is_busy(&self) -> bool {
         matches!(self.lease(), Some(LeaseError::Busy { .. }))
     }
 
     /// Returns `true` if a dead or panicking writer left the array half-written.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// use ndshm::untyped::Mode;
+    ///
+    /// let x = table.zeros::<f64, _>(3)?;
+    /// let mut locked = table.lock(x, Mode::Write)?;
+    /// table.unlock(&mut locked, true)?;                    // poisons
+    /// let error = ndshm::Error::from(table.read(x).map(drop).unwrap_err());
+    /// assert!(error.is_poisoned());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn is_poisoned(&self) -> bool {
         matches!(self.lease(), Some(LeaseError::Poisoned { .. }))
     }

@@ -64,6 +64,18 @@ impl<T, D> Handle<T, D> {
     }
 
     /// Returns the bits, to pass the handle on.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// use ndarray::Ix1;
+    /// use ndshm::Handle;
+    ///
+    /// let x = table.zeros::<f64, _>(3)?;
+    /// let word: u64 = x.to_bits();                         // sent in any way
+    /// assert_eq!(Handle::<f64, Ix1>::from_bits(word), x);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub const fn to_bits(self) -> u64 {
         self.bits
     }
@@ -77,11 +89,29 @@ pub struct AnyHandle {
 
 impl AnyHandle {
     /// Creates a handle from its bits. Its use checks if they name an array.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// use ndshm::AnyHandle;
+    ///
+    /// let x = AnyHandle::from(table.zeros::<f64, _>(3)?);
+    /// assert_eq!(AnyHandle::from_bits(x.to_bits()), x);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub const fn from_bits(bits: u64) -> Self {
         AnyHandle { bits }
     }
 
     /// Returns the bits, to pass the handle on.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>(3)?;
+    /// assert_eq!(ndshm::AnyHandle::from(x).to_bits(), x.to_bits());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub const fn to_bits(self) -> u64 {
         self.bits
     }

@@ -40,8 +40,8 @@
 //!   workers.
 //! - **block, halo**: the ranges of a tile in the whole array, and the elements around it:
 //!   [`TileContext::block`] and [`TileContext::around`].
-//! - **queue**: small jobs from any participants to any others, each delivered once and in order:
-//!   [`Queue`]. A queue of [`OwnedArray`](queue::OwnedArray) owns the arrays in it, and hands them
+//! - **queue**: small jobs from any participants to any others, each delivered once and in order, or
+//!   at least once if consumers acknowledge them: [`Queue`]. A queue of [`OwnedArray`](queue::OwnedArray) owns the arrays in it, and hands them
 //!   from owner to owner.
 //! - **name**: a text by which any process finds an array: [`HandleTable::publish`] and
 //!   [`HandleTable::find`]. It is removed when the array is freed.
@@ -189,8 +189,8 @@ pub use error::{Error, Result};
 pub use handle::{AnyHandle, Handle};
 pub use handle_table::HandleTable;
 pub use handle_table::access::TableAccess;
-pub use handle_table::peers::{Gone, Watch};
 pub use handle_table::shared::SharedTable;
+pub use handle_table::watch::{Gone, Watch};
 #[cfg(not(loom))]
 #[doc(inline)]
 pub use inspect::Observer;
@@ -199,7 +199,7 @@ pub use partition::{
     Grid, Partition, PartitionHandle, Read, Round, RoundMember, Tile, WholeArray, Write,
 };
 #[doc(inline)]
-pub use pool::{OnDeath, Pool, PoolBuilder, TileContext, WorkerContext, become_worker};
+pub use pool::{OnFailure, Pool, PoolBuilder, TileContext, WorkerContext, become_worker};
 #[doc(inline)]
 pub use queue::{Queue, QueueHandle};
 #[cfg(feature = "rand")]

@@ -3,6 +3,7 @@
 mod utc;
 
 use core::fmt;
+use core::ops::Range;
 
 pub(crate) use utc::Utc;
 
@@ -68,9 +69,40 @@ impl fmt::Display for Called<'_> {
     }
 }
 
+/// Rows of tiles: `rows 10..20, 40..50, 60..70 and 3 more ranges`.
+pub(crate) struct Rows<'e>(pub(crate) &'e [Range<usize>]);
+
+impl fmt::Display for Rows<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const NAMED: usize = 3;
+        f.write_str("rows ")?;
+        for (at, rows) in self.0.iter().take(NAMED).enumerate() {
+            let between = if at == 0 { "" } else { ", " };
+            write!(f, "{between}{rows:?}")?;
+        }
+        match self.0.len().saturating_sub(NAMED) {
+            0 => Ok(()),
+            1 => f.write_str(" and 1 more range"),
+            more => write!(f, " and {more} more ranges"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn many_rows_are_cut_short() {
+        let said = |count: usize| {
+            let rows: Vec<_> = (0..count).map(|at| at * 10..at * 10 + 5).collect();
+            Rows(&rows).to_string()
+        };
+        assert_eq!(said(1), "rows 0..5");
+        assert_eq!(said(3), "rows 0..5, 10..15, 20..25");
+        assert_eq!(said(4), "rows 0..5, 10..15, 20..25 and 1 more range");
+        assert_eq!(said(9), "rows 0..5, 10..15, 20..25 and 6 more ranges");
+    }
 
     #[test]
     fn bytes_are_written_in_their_unit() {

@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod tests;
 
+use core::ops::Range;
+
 use crate::descriptor::{ControlKind, Descriptor, HalfWritten, PoisonNote};
 use crate::handle::AnyHandle;
 use crate::memory::Memory;
@@ -55,6 +57,10 @@ impl Above for Reclaimer {
 
     fn name_of(&self, core: &Core, handle: AnyHandle) -> Option<String> {
         core.name_of(handle)
+    }
+
+    fn torn_rows(&self, core: &Core, partition: SlotIndex, handle: AnyHandle) -> Vec<Range<usize>> {
+        core.torn_rows(partition, handle)
     }
 }
 
@@ -165,7 +171,7 @@ fn leave_control(
     };
     if descriptor.is_control_of(ControlKind::Partition) {
         if let Some(control) = Control::open(memory, extent) {
-            tear_tiles(segment, control, seat, report);
+            tear_tiles(segment, control.at(slot.index), seat, report);
         }
     } else if descriptor.is_control_of(ControlKind::Queue)
         && let Some((cells, _)) = Cells::open(memory, extent)
@@ -190,7 +196,7 @@ fn tear_tiles(segment: &Segment, control: Control<'_>, seat: SeatId, report: &mu
     // The poison first: if a reaper dies here, the next finds the tiles still held, and poisons
     // again.
     for (slot, generation) in control.written() {
-        poison(segment, slot, generation, seat, report);
+        poison(segment, (slot, generation), control.slot(), seat, report);
     }
     for unit in 0..control.units() {
         if let Some(round) = control.tear(unit, seat) {
@@ -205,8 +211,8 @@ fn tear_tiles(segment: &Segment, control: Control<'_>, seat: SeatId, report: &mu
 
 fn poison(
     segment: &Segment,
-    slot: SlotIndex,
-    generation: u32,
+    (slot, generation): (SlotIndex, u32),
+    partition: Option<SlotIndex>,
     seat: SeatId,
     report: &mut ReapReport,
 ) {
@@ -215,15 +221,15 @@ fn poison(
         return;
     };
     if slot.word().is_live(generation) {
-        note_poison(segment, slot, seat, HalfWritten::Tiles);
+        note_poison(segment, slot, seat, HalfWritten::Tiles, partition);
         if slot.change(|word| word.poison(generation)).is_ok() {
             report.add_poisoned(AnyHandle::pack(segment.key(), slot.index, generation));
         }
     }
 }
 
-/// Ends the exclusive lease of `seat`, or the round it opened, and poisons the array. Returns
-/// `true` if that made the slot FREE.
+/// Ends the exclusive lease of `seat`, or the round it opened, and poisons the array, unless the
+/// seat was only waiting to write. Returns `true` if that made the slot FREE.
 fn release_writer(
     segment: &Segment,
     slot: Slot<'_>,
@@ -234,12 +240,21 @@ fn release_writer(
     if !word.is_written_by(seat) {
         return false;
     }
+    if !word.is_in_round() && slot.has_bit(seat) {
+        // It was waiting for readers to leave, and has not written.
+        let tail = slot.unlock_exclusive(seat, false);
+        return tail.freed(segment.memory(), slot.index).is_some();
+    }
     let generation = word.generation();
     let what = match word.is_in_round() {
         true => HalfWritten::Round,
         false => HalfWritten::Array,
     };
-    note_poison(segment, slot, seat, what);
+    // A writer that is poisoned already has stored its note, or writes nothing but the torn tiles
+    // that the note tells.
+    if word.is_in_round() || !word.is_poisoned() {
+        note_poison(segment, slot, seat, what, None);
+    }
     report.add_poisoned(AnyHandle::pack(segment.key(), slot.index, generation));
     let tail = match what {
         HalfWritten::Round => slot.orphan(seat, true),
@@ -249,8 +264,15 @@ fn release_writer(
 }
 
 /// Notes the seat's holder as the process that left the array half-written.
-fn note_poison(segment: &Segment, slot: Slot<'_>, seat: SeatId, what: HalfWritten) {
+fn note_poison(
+    segment: &Segment,
+    slot: Slot<'_>,
+    seat: SeatId,
+    what: HalfWritten,
+    partition: Option<SlotIndex>,
+) {
     let memory = segment.memory();
     let culprit = ParticipantInfo::of(memory, seat).pid;
-    PoisonNote::now(culprit, what).store(memory.descriptor(slot.index));
+    let note = PoisonNote::now(culprit, what).torn_in(partition);
+    note.store(memory.descriptor(slot.index));
 }

@@ -87,9 +87,21 @@ fn made() -> Vec<Error> {
         SystematicPlan::new(&[1.0, -1.0], 0.5, 10).unwrap_err();
         LeaseError::Busy { handle: X, name: None, pid: 4711 };
         LeaseError::Busy { handle: X, name: None, pid: 0 };
+        LeaseError::TimedOut {
+            handle: X,
+            name: Some("weights".into()),
+            pid: 4711,
+            waited: Duration::from_millis(250)
+        };
+        LeaseError::TimedOut { handle: X, name: None, pid: 0, waited: Duration::from_secs(2) };
+        LeaseError::Deadlock { handle: X, name: None };
         LeaseError::Poisoned {
             handle: X, name: Some(weights()), pid: 4711, unix_time: 1_795_000_000,
-            what: HalfWritten::Tiles,
+            what: HalfWritten::Tiles, rows: vec![],
+        };
+        LeaseError::Poisoned {
+            handle: X, name: Some(weights()), pid: 4711, unix_time: 1_795_000_000,
+            what: HalfWritten::Tiles, rows: vec![70..80, 120..130],
         };
         LeaseError::Corrupt {
             handle: X,
@@ -113,6 +125,9 @@ fn made() -> Vec<Error> {
         LeaseError::NotHeld { handle: X, why: "it was given back before" };
         QueueError::NotOwned { handle: X, owner: 0 };
         QueueError::NotOwned { handle: X, owner: 4711 };
+        QueueError::NotBound { handle: X };
+        QueueError::NotQueued { handle: X, owner: 0 };
+        QueueError::NotQueued { handle: X, owner: 4711 };
         RoundError::GivenUp { round: 3 };
         RoundError::TileOut { tile: 7 };
         RoundError::NoSuchTile { tile: 8, tiles: 8 };
@@ -124,6 +139,7 @@ fn made() -> Vec<Error> {
         BlockError::Cyclic { axis: 0 };
         BlockError::Shape { found: vec![6, 5], expected: vec![6, 4] };
         BlockError::Halo { axis: 1, axis_len: 4, width: 4, edge: Edge::Reflected };
+        RoundError::HalfWritten { tile: 7, rows: 70..80 };
         RoundError::Torn { round: 3, rows: vec![0..512, 1024..1536], tiles: vec![0, 2] };
     }
 }

@@ -5,7 +5,7 @@ mod support;
 
 use ndarray::{ArrayViewMut1, Axis, Ix1};
 use ndshm::error::PoolError;
-use ndshm::{AnyHandle, Handle, HandleTable, OnDeath, Pool, Segment, TileContext, WriteGuard};
+use ndshm::{AnyHandle, Handle, HandleTable, OnFailure, Pool, Segment, TileContext, WriteGuard};
 use std::cell::RefCell;
 use support::{Child, Flag, table};
 
@@ -177,7 +177,7 @@ fn leases_of_the_call_do_not_prevent_a_replacement() {
         .partition((x.write(), y.read(), y.whole()), Axis(0), 1)
         .unwrap();
     let mut pool = Pool::fork(&table, 1).unwrap();
-    pool.set_on_death(OnDeath::RunAgain);
+    pool.set_on_failure(OnFailure::RunAgain);
     let flag = Flag::new();
     pool.for_each(&tiles, &flag.number, |(x, _, _), &flag, tile| {
         abort_once(x, flag, tile)
@@ -204,7 +204,7 @@ fn another_lease_of_an_array_of_the_call_prevents_a_replacement() {
     );
     let tiles = table.partition((x.write(), y.read()), Axis(0), 1).unwrap();
     let mut pool = Pool::fork(&table, 1).unwrap();
-    pool.set_on_death(OnDeath::RunAgain);
+    pool.set_on_failure(OnFailure::RunAgain);
     // Take one more lease of an array that the call itself reads.
     let guard = table.read(y).unwrap();
     let flag = Flag::new();
@@ -229,7 +229,7 @@ fn a_tile_held_by_the_parent_prevents_a_replacement() {
     let x = table.zeros::<u64, _>(8).unwrap();
     let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
     let mut pool = Pool::fork(&table, 1).unwrap();
-    pool.set_on_death(OnDeath::RunAgain);
+    pool.set_on_failure(OnFailure::RunAgain);
     let (go, flag) = (Flag::new(), Flag::new());
     let flags = [go.number, flag.number];
     let mut running = pool

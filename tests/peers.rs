@@ -15,6 +15,7 @@ fn main() {
     support::run_tests![
         the_end_of_a_process_is_reported_with_its_names,
         a_stopped_process_lives,
+        a_reap_beside_looks_skips_no_seat,
         a_seat_that_is_taken_again_is_another_participant,
         a_child_is_a_participant_of_its_own,
         values_that_nobody_sent_are_dead,
@@ -89,6 +90,30 @@ fn a_stopped_process_lives() {
     ));
     server.kill();
     assert_eq!(watch.wait(DEADLINE).unwrap(), Some(Gone::Peer(owner)));
+}
+
+/// A process asks all the time who lives, while others die: each reap takes back all of the dead.
+fn a_reap_beside_looks_skips_no_seat() {
+    let table = table();
+    let ready = Pipe::new();
+    let looker = Child::fork(|| {
+        ready.send(1);
+        loop {
+            table.peers().unwrap();
+        }
+    });
+    ready.receive();
+    for _ in 0..100 {
+        Child::fork(|| {
+            let table = HandleTable::join(table.segment()).unwrap();
+            table.zeros::<f64, _>(3).unwrap();
+            support::die();
+        })
+        .wait_within(DEADLINE)
+        .unwrap();
+        assert_eq!(table.reap().unwrap().seats, 1);
+    }
+    looker.kill();
 }
 
 fn a_seat_that_is_taken_again_is_another_participant() {

@@ -15,6 +15,9 @@ fn main() {
     support::run_tests![
         each_job_is_delivered_once,
         killed_consumers_lose_at_most_the_job_that_they_popped,
+        killed_consumers_lose_no_job_that_they_had_not_acknowledged,
+        a_waiting_consumer_gets_the_job_of_a_killed_one,
+        a_forked_child_does_not_acknowledge,
         a_stopped_process_does_not_block_others,
         a_queue_that_crosses_a_fork_is_leased_anew,
         a_job_outlives_its_producer,
@@ -204,6 +207,135 @@ fn killed_consumers_lose_at_most_the_job_that_they_popped() {
     }
     assert!(queue.push(job(0, 9)).unwrap_err().is_full());
     println!("{delivered} jobs delivered, {lost} popped by the dead");
+}
+
+/// Kills consumers at random while they work. Each notes a job before it acknowledges it: each job is
+/// noted, by several consumers only if one of them was killed. A job that was acknowledged is not
+/// delivered again.
+fn killed_consumers_lose_no_job_that_they_had_not_acknowledged() {
+    const JOBS: u64 = 2_000;
+    const CONSUMERS: usize = 3;
+    const KILLS: u64 = 60;
+    let table = table();
+    let queue = table.queue::<Job>(8).unwrap();
+    let name = queue.handle();
+    // Each life of a consumer has a row: 1 for a job that it got, 2 for one that it acknowledged.
+    let row = || table.zeros::<u8, _>(JOBS as usize).unwrap();
+    let start = |seen: Handle<u8, Ix1>| {
+        Child::fork(|| {
+            let queue = open(&table, name);
+            let mut seen = table.write(seen).unwrap();
+            while let Some(job) = queue.pop_with_ack_timeout(DEADLINE).unwrap() {
+                assert_whole(*job);
+                let at = job[1] as usize;
+                seen[at] = 1;
+                // At work most of the time, so that kills hit consumers with a job.
+                std::thread::sleep(Duration::from_micros(200));
+                job.ack().unwrap();
+                seen[at] = 2;
+            }
+            assert!(queue.is_drained(), "no job came in time");
+        })
+    };
+    let producer = Child::fork(|| {
+        let queue = open(&table, name);
+        for number in 0..JOBS {
+            queue.push_timeout(job(0, number), DEADLINE).unwrap();
+        }
+        queue.close();
+    });
+    let mut rows = Vec::new();
+    let mut begin = || {
+        let row = row();
+        rows.push(row);
+        start(row)
+    };
+    let mut consumers: Vec<Child> = (0..CONSUMERS).map(|_| begin()).collect();
+    let mut random = 0x2545_f491_4f6c_dd1du64;
+    for _ in 0..KILLS {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        std::thread::sleep(Duration::from_micros(random % 4000));
+        let victim = (random >> 32) as usize % CONSUMERS;
+        // Nobody reaps but the consumers that wait, and this process in its own allocations.
+        consumers.swap_remove(victim).kill();
+        consumers.push(begin());
+    }
+    producer.join();
+    consumers.into_iter().for_each(Child::join);
+    table.reap().unwrap();
+    assert!(queue.is_drained());
+    let (mut delivered, mut acknowledged) = (vec![0u64; JOBS as usize], vec![0; JOBS as usize]);
+    for &row in &rows {
+        let _ = table.clear_poison(row);
+        for (at, &noted) in table.read(row).unwrap().iter().enumerate() {
+            delivered[at] += u64::from(noted > 0);
+            acknowledged[at] += u64::from(noted == 2);
+        }
+    }
+    assert!(delivered.iter().all(|&times| times >= 1), "a job is lost");
+    assert!(acknowledged.iter().all(|&times| times <= 1), "done twice");
+    let again: u64 = delivered.iter().map(|times| times - 1).sum();
+    assert!(
+        (1..=KILLS).contains(&again),
+        "{again} jobs of {KILLS} victims"
+    );
+    println!("{JOBS} jobs, {KILLS} consumers killed, {again} jobs delivered again");
+    // All cells are available.
+    assert!(queue.is_empty() && table.verify().unwrap().is_clean());
+}
+
+/// Kills a consumer that has a job, without a pool and without a call that reaps: another consumer
+/// that waits gets the job, also from a closed queue.
+fn a_waiting_consumer_gets_the_job_of_a_killed_one() {
+    let table = table();
+    for close in [false, true] {
+        let queue = table.queue::<Job>(2).unwrap();
+        queue.push(job(1, 1)).unwrap();
+        let pipe = Pipe::new();
+        let victim = Child::fork(|| {
+            let queue = open(&table, queue.handle());
+            let job = queue.pop_with_ack().unwrap().unwrap();
+            pipe.send(job[1]);
+            support::sleep_for_ever();
+        });
+        assert_eq!(pipe.receive(), 1);
+        if close {
+            queue.close();
+        }
+        assert!(!queue.is_drained() && queue.is_empty());
+        let waiting = Child::fork(|| {
+            let queue = open(&table, queue.handle());
+            let found = queue.pop_with_ack_timeout(DEADLINE).unwrap().unwrap();
+            assert_eq!((*found, found.deliveries()), (job(1, 1), 2));
+            found.ack().unwrap();
+        });
+        std::thread::sleep(Duration::from_millis(5));
+        victim.kill();
+        waiting.join();
+        assert_eq!(queue.is_drained(), close);
+    }
+}
+
+fn a_forked_child_does_not_acknowledge() {
+    let table = table();
+    let queue = table.queue::<Job>(2).unwrap();
+    queue.push(job(1, 1)).unwrap();
+    let mut held = Some(queue.pop_with_ack().unwrap().unwrap());
+    Child::fork(|| {
+        let error = held.take().unwrap().ack().unwrap_err();
+        assert!(error.to_string().contains("forked child"), "{error}");
+    })
+    .join();
+    Child::fork(|| assert!(held.take().unwrap().give_back().is_err())).join();
+    Child::fork(|| drop(held.take())).join();
+    assert!(
+        queue.pop().unwrap().is_none(),
+        "it is bound to this process"
+    );
+    held.take().unwrap().give_back().unwrap();
+    assert_eq!(queue.pop().unwrap(), Some(job(1, 1)));
 }
 
 /// Stops processes at arbitrary points: the others go on without them.

@@ -57,7 +57,7 @@ fn results(table: &HandleTable, pool: &mut Pool<'_>) -> Vec<u64> {
     let mut running = pool.start(&tiles, &0.7, noise).unwrap();
     let mut runs = vec![0; tiles.tiles()];
     while runs.iter().any(|&run| run < 3) {
-        for mut ready in running.wait_any(2).unwrap() {
+        for mut ready in running.wait_any(2).unwrap().ready {
             runs[ready.index()] += 1;
             let mut x = ready.views();
             x += 1.0;

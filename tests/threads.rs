@@ -48,7 +48,7 @@ fn forgotten_ready_tiles_are_reported() {
     let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
     let mut pool = Pool::threads(&table, 2).unwrap();
     let mut running = pool.start(&tiles, &(), |mut x, (), _| x += 1).unwrap();
-    let mut ready = running.wait_any(4).unwrap();
+    let mut ready: Vec<_> = running.wait_any(4).unwrap().ready.collect();
     std::mem::forget(ready.remove(2));
     drop(ready);
     match running.finish() {
@@ -62,7 +62,8 @@ fn forgotten_ready_tiles_are_reported() {
     table.clear_poison(x).unwrap();
 
     let mut running = pool.start(&tiles, &(), |mut x, (), _| x += 1).unwrap();
-    std::mem::forget(running.wait_any(4).unwrap());
+    let ready: Vec<_> = running.wait_any(4).unwrap().ready.collect();
+    std::mem::forget(ready);
     drop(running);
     assert!(
         is_poisoned(table.write(x)),
@@ -146,7 +147,7 @@ fn ready_tiles_run_again() {
     let mut running = pool.start(&tiles, &(), |mut x, (), _| x += 1).unwrap();
     let mut sent = 0;
     while sent < 2000 {
-        for mut ready in running.wait_any(3).unwrap() {
+        for mut ready in running.wait_any(3).unwrap().ready {
             ready.views()[0] += 1;
             ready.rerun();
             sent += 1;

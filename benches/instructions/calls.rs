@@ -1,6 +1,7 @@
 //! The counted calls. Each prepares its table, and is then repeated.
 
 use std::hint::black_box;
+use std::time::Duration;
 
 use ndarray::{Axis, Ix2};
 use ndshm::{Handle, HandleTable, Segment};
@@ -9,6 +10,9 @@ use crate::tracer::mark;
 
 /// Maximum number of repetitions of a call in a single-stepped process.
 pub const REPEATS: usize = 32;
+
+/// The timeout of a lease that need not wait.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A call's name, and the function that repeats it.
 pub type Call = (&'static str, fn());
@@ -23,10 +27,13 @@ pub const CALLS: &[Call] = &[
     ("attach/view", view),
     ("lease/read", read),
     ("lease/write", write),
+    ("lease/read_timeout", read_timeout),
+    ("lease/write_timeout", write_timeout),
     ("tile/claim", claim),
     ("find/one found before", find),
     ("publish+unpublish", publish),
     ("queue/push+pop", queue),
+    ("queue/push+pop_with_ack+ack", queue_with_ack),
 ];
 
 fn repeat<R>(mut call: impl FnMut() -> R) {
@@ -81,6 +88,24 @@ fn write() {
     });
 }
 
+fn read_timeout() {
+    let table = table();
+    let x = array(&table);
+    repeat(|| {
+        let lease = table.read_timeout(x, PATIENCE).expect("nobody writes");
+        black_box(lease.view().as_ptr())
+    });
+}
+
+fn write_timeout() {
+    let table = table();
+    let x = array(&table);
+    repeat(|| {
+        let mut lease = table.write_timeout(x, PATIENCE).expect("nobody has it");
+        black_box(lease.view_mut().as_mut_ptr())
+    });
+}
+
 /// Repeats a claim. The tiles are few enough that each has its own claim word.
 fn claim() {
     let table = table();
@@ -125,5 +150,15 @@ fn queue() {
     repeat(|| {
         queue.push(black_box([1, 2])).expect("it has room");
         queue.pop().expect("it lives").expect("a job")
+    });
+}
+
+fn queue_with_ack() {
+    let table = table();
+    let queue = table.queue::<[u64; 2]>(256).expect("memory for the bench");
+    repeat(|| {
+        queue.push(black_box([1, 2])).expect("it has room");
+        let job = queue.pop_with_ack().expect("it lives").expect("a job");
+        job.ack().expect("this process popped it");
     });
 }

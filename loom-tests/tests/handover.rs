@@ -148,6 +148,66 @@ fn death_while_popping_an_array() {
     });
 }
 
+/// I1, I4, I7: a consumer dies between any two steps from the pop to the end of the acknowledgement:
+/// the survivor gets the array, or it is freed with the dead consumer.
+#[test]
+fn death_before_an_array_is_acknowledged() {
+    check_deaths(1, |steps| {
+        let [survivor, second] = tables(&segment(2));
+        let queue = survivor.queue::<Jobs>(1).unwrap();
+        let name = queue.handle();
+        let x = array(&survivor, 7);
+        assert!(push(&survivor, &queue, x));
+        let consumer = thread::spawn(move || {
+            dies(second, 1, steps, |table| {
+                let queue = open(table, name);
+                let array = queue.pop_owned_with_ack().unwrap()?.ack().unwrap();
+                Some(table.read(array.handle()).unwrap()[0])
+            })
+        });
+        survivor.reap().unwrap();
+        let early = pop(&survivor, &queue);
+        let theirs = consumer.join().unwrap();
+        let died = theirs.is_none();
+        survivor.reap().unwrap();
+        let late = pop(&survivor, &queue);
+        let times = [early, theirs.flatten(), late]
+            .into_iter()
+            .flatten()
+            .count();
+        assert!(times == 1 || died && times == 0, "owned {times} times");
+        // A lost cell would refuse this push.
+        let y = array(&survivor, 8);
+        assert!(push(&survivor, &queue, y));
+        drop(queue);
+        if !died {
+            return false;
+        }
+        assert_all_free(&survivor, SLOTS);
+        true
+    });
+}
+
+/// I1, I4: a queue is freed beside a consumer that gives its job back: the array is freed with the
+/// queue.
+#[test]
+fn a_queue_is_freed_beside_a_give_back() {
+    check(1, || {
+        let [first, second] = tables(&segment(2));
+        let queue = first.queue::<Jobs>(1).unwrap();
+        let x = array(&first, 7);
+        assert!(push(&first, &queue, x));
+        let name = queue.handle();
+        let give_back = move |second: &HandleTable| {
+            if let Ok(queue) = second.open_queue(name) {
+                drop(queue.pop_owned_with_ack().unwrap());
+            }
+        };
+        let ((), (), _second) = beside(second, give_back, || drop(queue));
+        assert_all_free(&first, SLOTS);
+    });
+}
+
 /// I1, I7: a producer or a consumer dies at any step, and its reaper dies at any step. The next
 /// reaper finishes.
 #[test]

@@ -11,7 +11,8 @@ use loom::thread;
 use loom_tests::{check, check_deaths, join};
 use ndarray::Axis;
 use ndshm::error::PoolError;
-use ndshm::{OnDeath, Pool, Segment, model, model::Barrier, model::Mailbox, model::Report};
+use ndshm::model::{Barrier, Mailbox, Report, TileNotes};
+use ndshm::{OnFailure, Pool, Segment, model};
 
 /// Creates a segment for a parent and `workers` workers.
 fn segment(workers: u32) -> Segment {
@@ -249,7 +250,7 @@ fn a_tile_sent_off_again_is_run_again() {
         let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
         let mut pool = Pool::threads(&table, 1).unwrap();
         let mut running = pool.start(&tiles, &(), |mut x, (), _| x += 1).unwrap();
-        for mut ready in running.wait_any(1).unwrap() {
+        for mut ready in running.wait_any(1).unwrap().ready {
             let mut x = ready.views();
             assert_eq!(x[0], 1);
             x[0] = 10;
@@ -268,7 +269,7 @@ fn a_tile_of_the_dead_is_run_again() {
         let x = table.from_elem(1, 1u64).unwrap();
         let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
         let mut pool = model::mortal_pool(&table, 1, steps).unwrap();
-        pool.set_on_death(OnDeath::RunAgain);
+        pool.set_on_failure(OnFailure::RunAgain);
         let before = pool.deaths();
         pool.for_each(&tiles, &5u64, |mut x, &five, _| x.fill(five))
             .unwrap();
@@ -290,7 +291,7 @@ fn death_after_a_tile_was_sent_off_again() {
         let outcome = pool
             .start(&tiles, &(), |mut x, (), _| x += 1)
             .and_then(|mut running| {
-                for ready in running.wait_any(1)? {
+                for ready in running.wait_any(1)?.ready {
                     ready.rerun();
                     again += 1;
                 }
@@ -313,7 +314,7 @@ fn a_call_given_up_poisons_torn_tiles() {
         let x = table.from_elem(2, 0u64).unwrap();
         let tiles = table.partition(x.write(), Axis(0), 2).unwrap();
         let mut pool = model::mortal_pool(&table, 1, u64::MAX).unwrap();
-        pool.set_on_death(OnDeath::RunAgain);
+        pool.set_on_failure(OnFailure::RunAgain);
         // In a model the deadline has passed at the first look.
         pool.set_deadline(Some(Duration::ZERO));
         let _ = pool.for_each(&tiles, &(), |mut x, (), _| {
@@ -342,5 +343,102 @@ fn a_failure_is_read_whole() {
             assert_eq!(message, "a message");
         }
         worker.join().unwrap();
+    });
+}
+
+/// I6: a noted failure that is read while its worker still runs is read whole. The parent does so if
+/// another process tears the tile of a worker that dies before it has torn it.
+#[test]
+fn a_noted_failure_is_read_whole() {
+    check(3, || {
+        let notes = Arc::new(TileNotes::new());
+        let worker = with(&notes, |notes| notes.fail("a message"));
+        if let Some(message) = notes.failure() {
+            assert_eq!(message, "a message");
+        }
+        worker.join().unwrap();
+        assert_eq!(notes.failure().as_deref(), Some("a message"));
+    });
+}
+
+/// Adds 1. The first run of a tile fails.
+fn fail_once(mut x: ndarray::ArrayViewMut1<'_, u64>, (): &(), _: &ndshm::TileContext<'_>) {
+    if x[0] == 0 {
+        model::fail_kernel("the first");
+    }
+    x[0] += 1;
+}
+
+/// I5, I6: a failed tile is an event. The parent sees its half-written rows, repairs them, and sends
+/// it off again. In the end it is whole, and the array is not poisoned.
+#[test]
+fn a_failed_tile_is_repaired_and_run_again() {
+    check(1, || {
+        let table = join(&segment(1));
+        let x = table.from_elem(1, 0u64).unwrap();
+        let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
+        let mut pool = Pool::threads(&table, 1).unwrap();
+        let started = pool.start(&tiles, &(), fail_once).unwrap();
+        let mut running = started.on_failure(OnFailure::Skip);
+        let arrived = running.wait_any(1).unwrap();
+        assert_eq!((arrived.len(), arrived.failed.len()), (1, 1));
+        for failed in arrived.failed {
+            assert_eq!(failed.message(), "the first");
+            let repaired = failed.repair(|mut x| {
+                assert_eq!(x[0], 1);
+                x[0] = 10;
+            });
+            repaired.unwrap().rerun();
+        }
+        running.finish().unwrap();
+        assert_eq!(table.read(x).unwrap()[0], 11);
+    });
+}
+
+/// I5, I6: a tile that fails in a call that runs it again is run again, and its failure is forgotten.
+/// The parent takes the failure while the worker serves the same call.
+#[test]
+fn a_tile_that_fails_is_run_again() {
+    check(1, || {
+        let table = join(&segment(1));
+        let x = table.from_elem(2, 0u64).unwrap();
+        let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
+        let mut pool = Pool::threads(&table, 1).unwrap();
+        pool.set_on_failure(OnFailure::RunAgain);
+        pool.for_each(&tiles, &(), fail_once).unwrap();
+        assert_eq!(table.read(x).unwrap().sum(), 4);
+    });
+}
+
+/// I1, I5, I7: a worker fails at its tile or is killed at any step. The tile is reported, as failed or
+/// as lost, or the next worker runs it. It is whole in the end, and nobody waits for ever.
+#[test]
+fn death_in_a_call_that_goes_on() {
+    check_deaths(0, |steps| {
+        let table = join(&segment(1));
+        let x = table.from_elem(1, 0u64).unwrap();
+        let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
+        let mut pool = model::mortal_pool(&table, 1, steps).unwrap();
+        let before = pool.deaths();
+        let started = pool.start(&tiles, &(), fail_once).unwrap();
+        let mut running = started.on_failure(OnFailure::Skip);
+        let mut done = 0;
+        while done == 0 {
+            let arrived = running.wait_any(1).unwrap();
+            for failed in arrived.failed {
+                assert_eq!(failed.message(), "the first");
+                failed.rerun();
+            }
+            for lost in arrived.lost {
+                assert_eq!(lost.worker(), Some(0));
+                lost.repair(|mut x| x[0] = 5).unwrap().rerun();
+            }
+            done += arrived.ready.count();
+        }
+        let died = running.deaths() > before;
+        running.finish().unwrap();
+        let x = table.read(x).unwrap()[0];
+        assert!(x == 2 || died && x == 6, "{x}");
+        died || pool.deaths() > before
     });
 }

@@ -170,13 +170,16 @@ def one_sample(call: Call, repeats: int, clock: Callable[[], float]) -> float:
             gc.enable()
 
 
-def machine() -> str:
-    """Return a line on the machine and the versions."""
-    model = "processor not named"
+def processor() -> str:
+    """Return the name of the processor."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
-            model = line.partition(":")[2].strip()
-            break
+            return line.partition(":")[2].strip()
+    return "processor not named"
+
+
+def machine() -> str:
+    """Return a line on the machine and the versions."""
     versions = []
     for package in ("numpy", "joblib", "ray", "SharedArray", "pandas", "pyarrow"):
         try:
@@ -184,7 +187,7 @@ def machine() -> str:
         except metadata.PackageNotFoundError:
             pass
     return (
-        f"{time.strftime('%F %T')}, {len(os.sched_getaffinity(0))} cores, {model}, load "
+        f"{time.strftime('%F %T')}, {len(os.sched_getaffinity(0))} cores, {processor()}, load "
         f"{os.getloadavg()[0]:.1f}, Linux {platform.release()}, Python {platform.python_version()}, "
         + ", ".join(versions)
     )

@@ -31,6 +31,7 @@ from ._look import ArrayInfo, TableStat, Verification
 from ._ndshm import _attach as _attach
 from ._ndshm import _attach_object as _attach_object
 from ._object import Ref, get
+from ._peers import Peer
 from ._pool import Pool
 from ._pool_calls import readonly, whole
 from ._pool_errors import KernelError, WorkerDied
@@ -63,8 +64,9 @@ __all__ = [
     "PickleRefused",
     "Poisoned",
     "ReadOnly",
-    "Ref",
+    "Peer",
     "Pool",
+    "Ref",
     "Running",
     "Stale",
     "Table",

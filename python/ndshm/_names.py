@@ -86,6 +86,12 @@ class Names(Objects, MutableMapping[str, Any]):
         """Remove a name, and return its value, which only one of several processes gets.
 
         An array stays as long as it is in use.
+
+        >>> import ndshm
+        >>> with ndshm.Table() as t:
+        ...     t["rate"] = 0.1
+        ...     print(t.pop("rate"), t.pop("rate", None))
+        0.1 None
         """
         try:
             # A value that cannot be loaded keeps its name.
@@ -107,7 +113,14 @@ class Names(Objects, MutableMapping[str, Any]):
         return value
 
     def popitem(self) -> tuple[str, Any]:
-        """Remove some name, and return it with its value, which only one of several processes gets."""
+        """Remove some name, and return it with its value, which only one of several processes gets.
+
+        >>> import ndshm
+        >>> with ndshm.Table() as t:
+        ...     t["rate"] = 0.1
+        ...     print(t.popitem(), len(t))
+        ('rate', 0.1) 0
+        """
         for name in self.names():
             # Another process may have removed it.
             with suppress(NameNotFound):
@@ -115,7 +128,14 @@ class Names(Objects, MutableMapping[str, Any]):
         raise NameNotFound("nothing has a name in this table")
 
     def items(self) -> ItemsView[str, Any]:
-        """Return a view of the names and their values."""
+        """Return a view of the names and their values.
+
+        >>> import ndshm
+        >>> with ndshm.Table() as t:
+        ...     t.update(rate=0.1, steps=7)
+        ...     print(sorted(t.items()))
+        [('rate', 0.1), ('steps', 7)]
+        """
         return _Items(self)
 
     def values(self) -> ValuesView[Any]:
@@ -123,7 +143,15 @@ class Names(Objects, MutableMapping[str, Any]):
         return _Values(self)
 
     def clear(self) -> None:
-        """Remove all names, and free their values."""
+        """Remove all names, and free their values.
+
+        >>> import ndshm
+        >>> with ndshm.Table() as t:
+        ...     t["rate"] = 0.1
+        ...     t.clear()
+        ...     print(len(t))
+        0
+        """
         for name in self.names():
             # Another process may have removed it.
             with suppress(NameNotFound):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from . import _ndshm
 from ._errors import NotPicklable, PickleRefused, TypeMismatch
 from ._ndshm import Ref
+from ._peers import Peers
 
 __all__ = ["Ref", "get"]
 
@@ -23,7 +24,7 @@ _T = TypeVar("_T")
 MAX_AXES = 8
 
 
-class Objects(_ndshm.Table):
+class Objects(Peers):
     """The part of `Table` that stores objects."""
 
     __slots__ = ()

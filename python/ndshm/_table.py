@@ -43,7 +43,9 @@ class Table(Names):
     `capacity` is the number of bytes for all arrays together. It is address space, not memory, and
     by default 16 times the machine's memory. `retain` is the number of bytes of freed arrays that
     are kept for the next ones, by default a quarter of the memory. `seats` is the largest number of
-    processes at one time, 1024 by default.
+    processes at one time, 1024 by default. `huge_pages=True` asks the system for huge pages, which
+    large arrays that are read in no order profit from; the attribute `huge_pages` says what the
+    system grants, or what to change. It applies to this process and those that it forks.
 
     A table is also a mapping from names to values, which all programs share that have opened it;
     see `ndshm.open`. `allow_pickle=False` refuses objects that are no arrays, because loading a
@@ -168,6 +170,7 @@ def open(
     retain: int | None = None,
     seats: int | None = None,
     allow_pickle: bool = True,
+    huge_pages: bool = False,
 ) -> Table:
     """Open the table of a name, which appears below `/dev/shm`.
 
@@ -208,7 +211,13 @@ def open(
     otherwise, can write. It also takes leases, if the program calls `read`.
     """
     return Table(
-        name, mode, capacity=capacity, retain=retain, seats=seats, allow_pickle=allow_pickle
+        name,
+        mode,
+        capacity=capacity,
+        retain=retain,
+        seats=seats,
+        allow_pickle=allow_pickle,
+        huge_pages=huge_pages,
     )
 
 

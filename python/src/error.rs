@@ -53,12 +53,33 @@ fn raise_lease(error: &LeaseError) -> PyErr {
             );
             exception_with("Busy", text, |raised| raised.setattr("pid", *pid))
         }
+        LeaseError::TimedOut {
+            handle,
+            name,
+            pid,
+            waited,
+        } => {
+            let rest = match *pid == crate::process::pid() {
+                true => {
+                    "this process: leave the `with` block that has the lease, in this thread or in \
+                     another, or pass a longer timeout="
+                }
+                false => "another process: let it end its lease, or pass a longer timeout=",
+            };
+            let text = format!(
+                "{handle}{} could not be leased within {waited:.1?}: it is leased by process {pid}, \
+                 {rest}",
+                called(name)
+            );
+            exception_with("Busy", text, |raised| raised.setattr("pid", *pid))
+        }
         LeaseError::Poisoned {
             handle,
             name,
             pid,
             unix_time,
             what,
+            ..
         } => {
             let text = format!(
                 "{handle}{} is poisoned: process {pid} died or raised an exception while it wrote \

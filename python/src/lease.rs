@@ -18,7 +18,7 @@ use crate::process;
 use crate::segment::{Joined, lock};
 
 /// A wait is interrupted this often, to look for signals.
-const SLICE: Duration = Duration::from_millis(50);
+pub(crate) const SLICE: Duration = Duration::from_millis(50);
 
 /// The longest time that is a deadline; a longer one is none.
 const LONGEST: f64 = 1e9;
@@ -53,18 +53,7 @@ pub(crate) fn lease(array: &Bound<'_, PyAny>, mode: Mode, timeout: Option<f64>) 
             pin.get().handle
         )));
     }
-    let timeout = match timeout {
-        None => None,
-        Some(seconds) if seconds >= 0.0 => {
-            (seconds <= LONGEST).then(|| Duration::from_secs_f64(seconds))
-        }
-        Some(seconds) => {
-            return Err(PyValueError::new_err(format!(
-                "timeout is {seconds}: it is a number of seconds, 0 not to wait, or None to wait \
-                 without end"
-            )));
-        }
-    };
+    let timeout = self::timeout(timeout)?;
     let py = array.py();
     let view = array.call_method1(crate::found::name!(py, "view"), (plain(py)?,))?;
     if mode == Mode::Read {
@@ -78,6 +67,20 @@ pub(crate) fn lease(array: &Bound<'_, PyAny>, mode: Mode, timeout: Option<f64>) 
         timeout,
         held: Mutex::new(None),
     })
+}
+
+/// Returns a timeout in seconds as a duration, or `None` if it has no end.
+pub(crate) fn timeout(seconds: Option<f64>) -> PyResult<Option<Duration>> {
+    match seconds {
+        None => Ok(None),
+        Some(seconds) if seconds >= 0.0 => {
+            Ok((seconds <= LONGEST).then(|| Duration::from_secs_f64(seconds)))
+        }
+        Some(seconds) => Err(PyValueError::new_err(format!(
+            "timeout is {seconds}: it is a number of seconds, 0 not to wait, or None to wait \
+             without end"
+        ))),
+    }
 }
 
 /// Returns numpy's own class of arrays.
@@ -102,22 +105,36 @@ impl Lease {
         loop {
             let left = match self.timeout {
                 Some(timeout) => timeout.saturating_sub(start.elapsed()),
-                None => SLICE,
+                None => Duration::MAX,
             };
-            let slice = left.min(SLICE);
             if self.joined.is_leaving() {
                 // That may fail. A thread that waits does not keep it from happening.
-                py.detach(|| std::thread::sleep(slice));
+                py.detach(|| std::thread::sleep(left.min(SLICE)));
+                py.check_signals()?;
             }
-            // Taken anew for each slice: while a thread has it, the process does not leave.
+            // Taken anew: while a thread has it, the process does not leave.
             let table = self.joined.table_to_give_back();
             let table = table.ok_or_else(error::closed)?;
-            let outcome = py.detach(|| table.lock_timeout(handle, mode, slice));
-            drop(table);
-            match outcome {
-                Err(LeaseError::Busy { .. }) if left > slice || self.timeout.is_none() => {
-                    py.check_signals()?;
+            let mut looked = Instant::now();
+            let mut interrupted = None;
+            // No lock of the table is held during this call.
+            let goes_on = || {
+                if looked.elapsed() >= SLICE {
+                    looked = Instant::now();
+                    interrupted = Python::attach(|py| py.check_signals()).err();
                 }
+                interrupted.is_none() && !self.joined.is_leaving()
+            };
+            let outcome = py.detach(|| table.lock_while(handle, mode, left, goes_on));
+            drop(table);
+            if let Some(error) = interrupted {
+                return Err(error);
+            }
+            let is_over = self
+                .timeout
+                .is_some_and(|timeout| start.elapsed() >= timeout);
+            match outcome {
+                Err(LeaseError::TimedOut { .. }) if !is_over => {}
                 outcome => return outcome.map_err(raise),
             }
         }

@@ -34,6 +34,7 @@ mod methods;
 mod names;
 mod object;
 mod object_array;
+mod peers;
 mod pickle;
 mod pin;
 mod pool;
@@ -59,6 +60,7 @@ fn _ndshm(module: &Bound<'_, PyModule>) -> PyResult<()> {
     names::register(module)?;
     object::register(module)?;
     object_array::register(module)?;
+    peers::register(module)?;
     pickle::register(module)?;
     pin::register(module)?;
     pool::register(module)?;

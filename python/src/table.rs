@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use ndshm::error::SegmentError;
 use ndshm::inspect::ArrayInfo;
+use ndshm::segment::HugePages;
 use ndshm::{Segment, SegmentOptions};
 use pyo3::exceptions::{PyBufferError, PyValueError};
 use pyo3::prelude::*;
@@ -113,11 +114,20 @@ fn default_table(py: Python<'_>) -> PyResult<Bound<'_, Table>> {
     Ok(table)
 }
 
-fn options(capacity: Option<u64>, retain: Option<u64>, seats: Option<u32>) -> SegmentOptions {
+fn options(
+    capacity: Option<u64>,
+    retain: Option<u64>,
+    seats: Option<u32>,
+    huge_pages: bool,
+) -> SegmentOptions {
     let capacity = capacity.unwrap_or(TIMES_MEMORY.saturating_mul(process::memory()));
     let options = Segment::options()
         .capacity(capacity)
-        .seats(seats.unwrap_or(SEATS));
+        .seats(seats.unwrap_or(SEATS))
+        .huge_pages(match huge_pages {
+            true => HugePages::Advise,
+            false => HugePages::AsSystem,
+        });
     match retain {
         Some(retain) => options.retain(retain),
         None => options,
@@ -131,7 +141,7 @@ impl Table {
         clippy::too_many_arguments,
         reason = "they are the keywords of the class"
     )]
-    #[pyo3(signature = (name = None, mode = "a", *, capacity = None, retain = None, seats = None, allow_pickle = true, _address = None))]
+    #[pyo3(signature = (name = None, mode = "a", *, capacity = None, retain = None, seats = None, allow_pickle = true, huge_pages = false, _address = None))]
     fn new(
         py: Python<'_>,
         name: Option<&str>,
@@ -140,6 +150,7 @@ impl Table {
         retain: Option<u64>,
         seats: Option<u32>,
         allow_pickle: bool,
+        huge_pages: bool,
         _address: Option<&[u8]>,
     ) -> PyResult<Table> {
         let is_readonly = mode == READ_ONLY;
@@ -148,7 +159,7 @@ impl Table {
             let is_readonly = is_readonly || readonly::is_looking();
             return Ok(Table::of(joined, allow_pickle, is_readonly));
         }
-        let options = options(capacity, retain, seats);
+        let options = options(capacity, retain, seats, huge_pages);
         // Until the segment is known, so that a child finds it.
         let _changing = Changing::begin(py);
         let made: Result<Segment, SegmentError> = match (name, mode) {
@@ -201,6 +212,26 @@ impl Table {
     #[getter]
     fn capacity(&self) -> u64 {
         self.joined.segment().capacity()
+    }
+
+    /// Return a text on the huge pages of this process: those that the system grants, or the remedy.
+    #[getter]
+    fn huge_pages(&self) -> String {
+        let found = self.joined.segment().huge_pages();
+        let setting = found.setting.as_deref().unwrap_or("not known");
+        let remedy = match found.place.starts_with("/sys") {
+            _ if found.is_granted() => String::new(),
+            _ if found.asked == HugePages::AsSystem => {
+                "; make the table with huge_pages=True".into()
+            }
+            _ if !matches!(setting, "never" | "deny") => String::new(),
+            true => format!("; as root: echo advise > {}", found.place),
+            false => "; as root: mount -o remount,huge=advise /dev/shm".into(),
+        };
+        format!(
+            "{} of {} bytes in huge pages ({}: {setting}){remedy}",
+            found.mapped_huge, found.mapped, found.place
+        )
     }
 
     /// Return whether this process has left the table.

@@ -208,3 +208,43 @@ def test_a_letter_that_cannot_be_unpickled(table: ndshm.Table) -> None:
         assert "its answer cannot be unpickled in the parent" in caught.value.__notes__
         assert caught.value.env_ids == [0]  # type: ignore[attr-defined]
         assert len(table.handles()) == before
+
+
+class Telling(Careful):
+    """Tells its number, and the first one what cannot be unpickled."""
+
+    number = -1
+
+    def step(self, action: Any) -> Any:
+        observation, reward, terminated, truncated, info = super().step(action)
+        what = Broken() if self.number == 0 else self.number
+        return observation, reward, terminated, truncated, {**info, "what": what}
+
+
+@pytest.mark.parametrize("how", ["recv", "reset", "close"])
+def test_an_answer_that_cannot_be_unpickled_is_received_alone(
+    table: ndshm.Table, how: str
+) -> None:
+    with Closing(envs := VectorEnv([Telling] * 4, workers=2, table=table)):
+        envs.reset()
+        envs.set_attr("number", [0, 1, 2, 3])
+        envs.send(np.zeros(4, int))
+        with pytest.raises(ValueError, match="no number") as caught:
+            envs.recv(4)
+        assert "its answer cannot be unpickled in the parent" in caught.value.__notes__
+        assert caught.value.env_ids == [0]  # type: ignore[attr-defined]
+        if how == "recv":
+            # The others are there still, with what they told.
+            *_, infos = envs.recv(4)
+            assert sorted(infos["env_ids"]) == [1, 2, 3]
+            assert infos["what"].tolist() == infos["env_ids"].tolist()
+            envs.send(np.zeros(4, int))
+            with pytest.raises(ValueError, match="no number"):
+                envs.recv(4)
+            assert len(envs.recv(4)[0]) == 3
+        elif how == "reset":
+            # What was read and not received is forgotten.
+            envs.reset()
+            envs.set_attr("number", [4, 5, 6, 7])
+            *_, infos = envs.step(np.zeros(4, int))
+            assert infos["what"].tolist() == [4, 5, 6, 7]

@@ -357,6 +357,16 @@ impl<'t> Bundle<'t> {
 
     /// Returns `true` if the bundle is frozen. In a forked child, also returns `true` if the bundle
     /// was freed before the child used it.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let model = table.bundle()?;
+    /// assert!(!model.is_frozen());
+    /// model.freeze()?;
+    /// assert!(model.is_frozen());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn is_frozen(&self) -> bool {
         // Without a lease of this process the slot may have another bundle by now.
         self.lease.enter().is_err() || self.place().load(Ordering::Relaxed).is_frozen()

@@ -44,6 +44,7 @@ fn each_note_has_a_word_of_its_own() {
         pid: 3,
         time: 4,
         what,
+        torn_in: None,
     }
     .store(&at);
     assert_eq!(written(&at), [(9, 2 << 32 | 3), (10, 4)]);
@@ -52,6 +53,7 @@ fn each_note_has_a_word_of_its_own() {
             pid: 3,
             time: 4,
             what,
+            torn_in: Some(SlotIndex::new((1 << 22) - 1)),
         };
         note.store(&at);
         assert_eq!(PoisonNote::load(&at), note);

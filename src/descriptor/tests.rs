@@ -82,7 +82,11 @@ fn shape_of<T: Element, D: Dimension>(descriptor: &Descriptor) -> Option<Shape<D
 #[test]
 fn fields_do_not_overlap() {
     crate::word::testing::assert_disjoint(&[CODE, SCHEMA, AXES, ORDER]);
-    crate::word::testing::assert_disjoint(&[PoisonNote::PID, PoisonNote::WHAT]);
+    crate::word::testing::assert_disjoint(&[
+        PoisonNote::PID,
+        PoisonNote::WHAT,
+        PoisonNote::TORN_IN,
+    ]);
 }
 
 #[test]
@@ -92,7 +96,14 @@ fn golden_words() {
     descriptor.store(&words);
     let what = HalfWritten::Tiles;
     let (pid, time) = (11, 13);
-    PoisonNote { pid, time, what }.store(&words);
+    let torn_in = Some(SlotIndex::new(5));
+    PoisonNote {
+        pid,
+        time,
+        what,
+        torn_in,
+    }
+    .store(&words);
     let stored: Vec<u64> = words
         .iter()
         .map(|word| word.load(Ordering::Relaxed))
@@ -107,7 +118,7 @@ fn golden_words() {
         0,
         0,
         0,
-        1 << 32 | 11,
+        6 << 40 | 1 << 32 | 11,
         13,
         0,
         0,
@@ -289,7 +300,8 @@ proptest! {
         let descriptor = described::<u8>(0, Order::C, &shape).unwrap();
         descriptor.store(&words);
         let what = [HalfWritten::Array, HalfWritten::Tiles, HalfWritten::Round][time as usize % 3];
-        let note = PoisonNote { pid, time, what };
+        let torn_in = Some(SlotIndex::new(pid as usize % (1 << 22)));
+        let note = PoisonNote { pid, time, what, torn_in };
         note.store(&words);
         prop_assert_eq!(PoisonNote::load(&words), note);
         prop_assert_eq!(Descriptor::load(&words), Some(descriptor));

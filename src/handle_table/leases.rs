@@ -1,5 +1,7 @@
 //! Leases of whole arrays, and looks without a lease.
 
+use core::time::Duration;
+
 use ndarray::{ArrayViewMut, Dimension};
 
 use super::HandleTable;
@@ -33,9 +35,10 @@ impl HandleTable {
     ///
     /// # Errors
     /// - [`LeaseError::Stale`], [`LeaseError::WrongKind`].
-    /// - [`LeaseError::Busy`] while the array has a writer; the call does not wait. If some
-    ///   participants try to read and one tries to write at the same moment, all may get `Busy`. So
-    ///   may a participant that reads already and asks again while another tries to write.
+    /// - [`LeaseError::Busy`] while the array has a writer, or a participant waits to write it; the
+    ///   call does not wait ([`read_timeout`](HandleTable::read_timeout) does). If some participants
+    ///   try to read and one tries to write at the same moment, all may get `Busy`. So may a
+    ///   participant that reads already and asks again while another tries to write.
     /// - [`LeaseError::Poisoned`] after a writer has died or panicked.
     #[doc(alias("get", "lock", "borrow", "view", "get_lock", "RwLock"))]
     #[inline(always)]
@@ -75,6 +78,7 @@ impl HandleTable {
         "view_mut",
         "get_lock",
         "RwLock",
+        "Mutex",
         "MPI_Win_lock"
     ))]
     #[inline(always)]
@@ -84,6 +88,95 @@ impl HandleTable {
         handle: Handle<T, D>,
     ) -> Result<WriteGuard<'_, T, D>, LeaseError> {
         self.core.write(handle)
+    }
+
+    /// Leases an array for reading as [`read`](HandleTable::read) does, and waits for its writers,
+    /// for at most `timeout`.
+    ///
+    /// Spins briefly, then sleeps until the writer has gone. Looks for dead holders at least every 20
+    /// ms, and takes back what they held. Participants that wait to write come first. With
+    /// `Duration::MAX` it waits without end. A participant that reads the array already gets its
+    /// lease at once.
+    ///
+    /// ```
+    /// use ndshm::{HandleTable, Segment};
+    /// use std::time::Duration;
+    ///
+    /// let segment = Segment::anonymous()?;
+    /// let table = HandleTable::join(&segment)?;
+    /// let x = table.zeros::<f64, _>(3)?;
+    /// let mut lease = table.write(x)?;
+    /// std::thread::scope(|threads| {
+    ///     let reader = threads.spawn(|| {
+    ///         let other = HandleTable::join(&segment)?;
+    ///         let sum = other.read_timeout(x, Duration::from_secs(10))?.sum();
+    ///         Ok::<_, ndshm::Error>(sum)
+    ///     });
+    ///     lease.fill(1.5);
+    ///     drop(lease);                                     // the reader wakes up
+    ///     assert_eq!(reader.join().unwrap()?, 4.5);
+    ///     Ok::<_, ndshm::Error>(())
+    /// })?;
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`read`](HandleTable::read), but instead of `Busy`
+    /// - [`LeaseError::TimedOut`] after `timeout`, with a holder,
+    /// - [`LeaseError::Deadlock`] at once if this participant itself writes the array.
+    ///
+    /// [`LeaseError::Poisoned`] also if the writer dies during the wait, and [`LeaseError::Stale`] if
+    /// the array is freed.
+    #[doc(alias("acquire", "lock", "wait"))]
+    #[track_caller]
+    pub fn read_timeout<T: Element, D: Dimension>(
+        &self,
+        handle: Handle<T, D>,
+        timeout: Duration,
+    ) -> Result<ReadGuard<'_, T, D>, LeaseError> {
+        self.core.read_timeout(handle, timeout)
+    }
+
+    /// Leases an array for writing as [`write`](HandleTable::write) does, and waits for its readers
+    /// and writers, for at most `timeout`.
+    ///
+    /// Waits as [`read_timeout`](HandleTable::read_timeout) does. While it waits for readers to
+    /// leave, it turns new ones away, so a stream of readers does not hold it off: they get `Busy`
+    /// from `read`, and sleep in `read_timeout`. If this process is killed while it waits, the array
+    /// is not poisoned.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # use std::time::Duration;
+    /// # let segment = Segment::anonymous()?;
+    /// # let table = HandleTable::join(&segment)?;
+    /// use ndshm::error::LeaseError;
+    ///
+    /// let other = HandleTable::join(&segment)?;
+    /// let x = table.zeros::<f64, _>(3)?;
+    /// table.write_timeout(x, Duration::from_secs(10))?.fill(1.0);
+    ///
+    /// let lease = other.read(x)?;
+    /// let refused = table.write_timeout(x, Duration::from_millis(5));
+    /// assert!(matches!(refused, Err(LeaseError::TimedOut { .. })));
+    /// // A participant does not wait for itself.
+    /// let refused = other.write_timeout(x, Duration::MAX);
+    /// assert!(matches!(refused, Err(LeaseError::Deadlock { .. })));
+    /// # drop(lease);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`read_timeout`](HandleTable::read_timeout). [`LeaseError::Deadlock`] also if this
+    /// participant reads the array, or takes part in a round on it.
+    #[doc(alias("acquire", "lock", "wait"))]
+    #[track_caller]
+    pub fn write_timeout<T: Element, D: Dimension>(
+        &self,
+        handle: Handle<T, D>,
+        timeout: Duration,
+    ) -> Result<WriteGuard<'_, T, D>, LeaseError> {
+        self.core.write_timeout(handle, timeout)
     }
 
     /// Leases an array for reading as [`read`](HandleTable::read) does, with any element type.
@@ -136,6 +229,42 @@ impl HandleTable {
         self.core.write_untyped(handle)
     }
 
+    /// Leases an array for reading as [`read_untyped`](HandleTable::read_untyped) does, and waits as
+    /// [`read_timeout`](HandleTable::read_timeout) does.
+    ///
+    /// # Errors
+    /// As [`read_timeout`](HandleTable::read_timeout), but for `InvalidElement`.
+    pub fn read_untyped_timeout(
+        &self,
+        handle: impl Into<AnyHandle>,
+        timeout: Duration,
+    ) -> Result<UntypedReadGuard<'_>, LeaseError> {
+        self.core.read_untyped_timeout(handle.into(), timeout)
+    }
+
+    /// Leases an array for writing as [`write_untyped`](HandleTable::write_untyped) does, and waits
+    /// as [`write_timeout`](HandleTable::write_timeout) does.
+    ///
+    /// ```
+    /// # let table = ndshm::HandleTable::join(&ndshm::Segment::anonymous()?)?;
+    /// # use std::time::Duration;
+    /// let x = table.zeros::<u16, _>(2)?;
+    /// let patience = Duration::from_secs(10);
+    /// table.write_untyped_timeout(x, patience)?.bytes_mut().fill(1);
+    /// assert_eq!(table.read_untyped_timeout(x, patience)?.bytes(), [1; 4]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`write_timeout`](HandleTable::write_timeout), but for `InvalidElement`.
+    pub fn write_untyped_timeout(
+        &self,
+        handle: impl Into<AnyHandle>,
+        timeout: Duration,
+    ) -> Result<UntypedWriteGuard<'_>, LeaseError> {
+        self.core.write_untyped_timeout(handle.into(), timeout)
+    }
+
     /// Leases an array without a borrow of the table: for languages with garbage collection. The
     /// array stays leased until [`unlock`](HandleTable::unlock).
     ///
@@ -160,6 +289,33 @@ impl HandleTable {
     /// poisoned arrays, too.
     pub fn lock(&self, handle: impl Into<AnyHandle>, mode: Mode) -> Result<Locked, LeaseError> {
         self.core.lock(handle.into(), mode)
+    }
+
+    /// Leases an array as [`lock`](HandleTable::lock) does, and waits as
+    /// [`read_timeout`](HandleTable::read_timeout) or [`write_timeout`](HandleTable::write_timeout)
+    /// does, by the mode.
+    ///
+    /// ```
+    /// # let table = ndshm::HandleTable::join(&ndshm::Segment::anonymous()?)?;
+    /// # use std::time::Duration;
+    /// use ndshm::untyped::Mode;
+    ///
+    /// let x = table.zeros::<f64, _>(3)?;
+    /// let mut locked = table.lock_timeout(x, Mode::Write, Duration::from_secs(10))?;
+    /// table.unlock(&mut locked, false)?;
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`lock`](HandleTable::lock), but [`LeaseError::TimedOut`] or [`LeaseError::Deadlock`]
+    /// instead of `Busy`.
+    pub fn lock_timeout(
+        &self,
+        handle: impl Into<AnyHandle>,
+        mode: Mode,
+        timeout: Duration,
+    ) -> Result<Locked, LeaseError> {
+        self.core.lock_timeout(handle.into(), mode, timeout)
     }
 
     /// Gives back a lease that this table's [`lock`](HandleTable::lock) took. `poison` says that
@@ -310,7 +466,9 @@ impl HandleTable {
     /// poison. Nobody else gets the array in between. An array that is not poisoned is passed as
     /// well.
     ///
-    /// If the contents need no look, use [`clear_poison`](HandleTable::clear_poison).
+    /// If the contents need no look, use [`clear_poison`](HandleTable::clear_poison). If torn tiles
+    /// have poisoned the array, [`Partition::recover`](crate::Partition::recover) repairs these tiles
+    /// in all arrays of their group.
     ///
     /// ```
     /// # use ndshm::{HandleTable, Segment};

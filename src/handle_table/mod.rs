@@ -7,11 +7,12 @@ mod by_name;
 mod leases;
 mod names;
 mod owned;
-pub(crate) mod peers;
+mod peers;
 pub(crate) mod shared;
 mod structures;
 #[cfg(not(loom))]
 mod system;
+pub(crate) mod watch;
 
 use crate::reclaim::Reclaimer;
 use crate::seat::JoinError;
@@ -95,7 +96,7 @@ impl HandleTable {
     ///
     /// # Errors
     /// [`JoinError::SeatLocked`] if a process outside the crate locks seats.
-    /// [`JoinError::SeatsFull`] if every seat belongs to a living participant, or is being checked
+    /// [`JoinError::SeatsFull`] if every seat belongs to a living participant, or is being reaped
     /// by another process.
     #[doc(alias("attach", "connect", "MPI_Comm_split_type"))]
     pub fn join(segment: &Segment) -> Result<HandleTable, JoinError> {
@@ -119,6 +120,14 @@ impl HandleTable {
     }
 
     /// Returns this participant's seat number, from 0. It is unique among the living participants.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let other = HandleTable::join(table.segment())?;
+    /// assert_eq!((table.seat()?, other.seat()?), (0, 1));
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn seat(&self) -> Result<usize, JoinError> {
         self.core.seat()
     }

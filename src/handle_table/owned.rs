@@ -11,6 +11,7 @@ use crate::partition::{
     Claimed, Entered, Grid, Look, Next, OwnedMember, OwnedPartition, OwnedRound, PartitionHandle,
     RoundProgress, TilePart, TileToken, UntypedGroup, Wait, Waited,
 };
+use crate::seat::TornTile;
 use crate::table::core::Core;
 
 impl HandleTable {
@@ -217,6 +218,59 @@ impl OwnedPartition {
     #[inline]
     pub fn progress(&mut self, table: &impl TableAccess) -> Result<RoundProgress, RoundError> {
         within(self.check_process(), table, |core| self.progress_in(core))
+    }
+
+    /// Returns the torn tiles that keep the arrays poisoned, as
+    /// [`Partition::torn`](crate::Partition::torn) does.
+    ///
+    /// ```
+    /// # use ndshm::partition::{AccessMode, Entered, UntypedGroup};
+    /// # use ndshm::{Grid, Segment, SharedTable};
+    /// # use ndarray::Axis;
+    /// # use std::time::Duration;
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// # let x = table.zeros::<f64, _>(4)?;
+    /// # let group = UntypedGroup::new([(x.into(), AccessMode::Write)]);
+    /// # let mut tiles = table.partition_untyped(group, &Grid::blocks([(Axis(0), 1)]))?;
+    /// let mut round = tiles.begin(&table)?;
+    /// let Entered::Member(mut member) = tiles.enter_next(&table, 0, Duration::ZERO)? else {
+    ///     panic!("the round runs");
+    /// };
+    /// while let Some(token) = member.claim(&table)? {
+    ///     match token.tile() {
+    ///         2 => member.tear(&table, token)?,
+    ///         _ => member.done(&table, token)?,
+    ///     }
+    /// }
+    /// member.leave(&table)?;
+    /// assert!(round.try_finish(&table).is_err());
+    /// assert_eq!(tiles.torn(&table)?[0].rows, 2..3);
+    /// // Row 2 is good as it is.
+    /// assert_eq!(tiles.clear_poison(&table)?, 1);
+    /// assert!(tiles.torn(&table)?.is_empty());
+    /// assert!(table.read(x).is_ok());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`progress`](OwnedPartition::progress).
+    #[inline]
+    pub fn torn(&mut self, table: &impl TableAccess) -> Result<Vec<TornTile>, RoundError> {
+        within(self.check_process(), table, |core| self.torn_in(core))
+    }
+
+    /// Declares the torn tiles good as they are, and clears the poison of the arrays, as
+    /// [`Partition::clear_poison`](crate::Partition::clear_poison) does. [`torn`](OwnedPartition::torn)
+    /// has an example.
+    ///
+    /// # Errors
+    /// As [`begin`](OwnedPartition::begin). Otherwise the errors of
+    /// [`Partition::clear_poison`](crate::Partition::clear_poison).
+    #[inline]
+    pub fn clear_poison(&mut self, table: &impl TableAccess) -> Result<usize, RoundError> {
+        within(self.check_process(), table, |core| {
+            self.clear_poison_in(core)
+        })
     }
 
     /// Waits until `round` is over, as

@@ -23,7 +23,7 @@ pub use crate::memory::Access;
 use crate::pool::Pool;
 use crate::pool::PoolError;
 use crate::pool::foreign::ForeignHandle;
-use crate::pool::workers::model::{Backend, parts};
+use crate::pool::workers::model::{Backend, catch, parts};
 use crate::segment::Segment;
 use crate::sync;
 pub use crate::sync::site::{OrderingSite, Part, record_sites, sites, weaken};
@@ -86,6 +86,11 @@ pub fn record(table: &HandleTable, name: &str) -> Option<AnyHandle> {
 /// Ends a [`mortal`] life here: a death at a point that the model chooses.
 pub fn die() -> ! {
     sync::die()
+}
+
+/// Makes the kernel that the calling worker runs fail when it returns, as if it had panicked.
+pub fn fail_kernel(message: &'static str) {
+    catch::fail_kernel(message);
 }
 
 /// Wakes all sleeping threads, as their timeouts do: in a model no time passes. A sleeper needs
@@ -193,6 +198,36 @@ impl Report {
 impl Default for Report {
     fn default() -> Report {
         Report::new()
+    }
+}
+
+/// The notes of one tile of a started call, by themselves.
+pub struct TileNotes {
+    words: Vec<sync::Atom>,
+}
+
+impl TileNotes {
+    /// Creates notes without a failure.
+    pub fn new() -> TileNotes {
+        TileNotes {
+            words: parts::note_words(),
+        }
+    }
+
+    /// Notes a failure, as a worker does before it tears the tile.
+    pub fn fail(&self, message: &str) {
+        parts::note_failure(&self.words, message);
+    }
+
+    /// Returns the message of the failure, if it is noted by now.
+    pub fn failure(&self) -> Option<String> {
+        parts::noted_failure(&self.words)
+    }
+}
+
+impl Default for TileNotes {
+    fn default() -> TileNotes {
+        TileNotes::new()
     }
 }
 

@@ -45,7 +45,7 @@ use crate::pool::{Output, Param, PoolError, Results, Slot};
 /// # Results
 /// A worker puts the bytes of a result into memory of its own, and the parent frees them at the end
 /// of the call. If a worker dies after a tile and before the end of the call, the results of its
-/// tiles are lost, also under [`OnDeath::RunAgain`](crate::OnDeath::RunAgain). The call then
+/// tiles are lost, also under [`OnFailure::RunAgain`](crate::OnFailure::RunAgain). The call then
 /// returns [`PoolError::Results`](crate::error::PoolError::Results), as it does if there is no
 /// memory for a result, or if serde fails. [Plain data](Output) is stored in the parent's memory,
 /// and survives.

@@ -149,7 +149,8 @@ impl<T, D> Handle<T, D> {
 
 macro_rules! access {
     (
-        $(#[$doc:meta])* $name:ident, $dim:ident, $view:ty, $mode:expr, $part:ident, $make:ident
+        $(#[$doc:meta])* $name:ident, $dim:ident, $view:ty, $read:ty, $mode:expr, $part:ident,
+        $make:ident
     ) => {
         $(#[$doc])*
         pub struct $name<T, D> {
@@ -179,12 +180,18 @@ macro_rules! access {
 
         impl<T: Element, D: $dim + 'static> Group for $name<T, D> {
             type Views<'a> = $view;
+            type ReadViews<'a> = $read;
 
             #[inline]
             unsafe fn views<'a>(raw: &Self::Raw, tile: TileOf<'_>) -> Self::Views<'a> {
                 // SAFETY: the caller's duties are those of `deref_into_view` (or `_mut`) for the
                 // part of the array that the tile covers.
                 unsafe { raw.$part(tile).$make() }
+            }
+
+            unsafe fn read_views<'a>(raw: &Self::Raw, tile: TileOf<'_>) -> Self::ReadViews<'a> {
+                // SAFETY: as above.
+                unsafe { raw.$part(tile).deref_into_view() }
             }
         }
 
@@ -220,8 +227,13 @@ macro_rules! access {
             }
 
             #[track_caller]
-            fn track(raw: &Self::Raw, memory: &Memory, tile: TileOf<'_>, to: &mut TileAccesses) {
-                raw.track(memory, || raw.$part(tile), to);
+            fn track(
+                raw: &Self::Raw,
+                memory: &Memory,
+                (tile, writes): (TileOf<'_>, bool),
+                to: &mut TileAccesses,
+            ) {
+                raw.track(memory, writes, || raw.$part(tile), to);
             }
 
             fn extents(raw: &Self::Raw, tile: TileOf<'_>, to: &mut Vec<Part>) {
@@ -233,21 +245,24 @@ macro_rules! access {
 
 access! {
     /// Tiles read their own part of the array, as an `ArrayView` each.
-    Read, Dimension, ArrayView<'a, T, D>, AccessMode::Read, part, deref_into_view
+    Read, Dimension, ArrayView<'a, T, D>, ArrayView<'a, T, D>, AccessMode::Read, part,
+    deref_into_view
 }
 access! {
     /// Tiles write their own part of the array, as an `ArrayViewMut` each.
-    Write, Dimension, ArrayViewMut<'a, T, D>, AccessMode::Write, part, deref_into_view_mut
+    Write, Dimension, ArrayViewMut<'a, T, D>, ArrayView<'a, T, D>, AccessMode::Write, part,
+    deref_into_view_mut
 }
 access! {
     /// Every tile reads the whole array, as an `ArrayView` of all of it. Gathers need this.
-    WholeArray, Dimension, ArrayView<'a, T, D>, AccessMode::Whole, part, deref_into_view
+    WholeArray, Dimension, ArrayView<'a, T, D>, ArrayView<'a, T, D>, AccessMode::Whole, part,
+    deref_into_view
 }
 access! {
     /// Each tile writes one row of the array, as an `ArrayViewMut` each: row `i` belongs to tile
     /// `i`.
-    PerTile, RemoveAxis, ArrayViewMut<'a, T, D::Smaller>, AccessMode::PerTile, row,
-    deref_into_view_mut
+    PerTile, RemoveAxis, ArrayViewMut<'a, T, D::Smaller>, ArrayView<'a, T, D::Smaller>,
+    AccessMode::PerTile, row, deref_into_view_mut
 }
 
 /// The arrays that a partition divides: one access ([`Read`], [`Write`], [`WholeArray`],
@@ -274,6 +289,9 @@ pub trait Group: sealed::Group {
     /// The views of a tile.
     type Views<'a>;
 
+    /// The same views, for reading only.
+    type ReadViews<'a>;
+
     /// Returns the views of a tile.
     ///
     /// # Safety
@@ -283,6 +301,15 @@ pub trait Group: sealed::Group {
     /// - has no other views of it.
     #[doc(hidden)]
     unsafe fn views<'a>(raw: &Self::Raw, tile: TileOf<'_>) -> Self::Views<'a>;
+
+    /// Returns the views of a tile, for reading only.
+    ///
+    /// # Safety
+    /// For `'a`, the caller
+    /// - has leases of the arrays, and the tile is not torn,
+    /// - has checked the tile.
+    #[doc(hidden)]
+    unsafe fn read_views<'a>(raw: &Self::Raw, tile: TileOf<'_>) -> Self::ReadViews<'a>;
 }
 
 /// A tile of a partition's plan, which determines the parts of the arrays that it covers.
@@ -402,12 +429,12 @@ impl<T: Element, D: Dimension> Raw<T, D> {
     fn track<E: Dimension>(
         &self,
         memory: &Memory,
+        writes: bool,
         part: impl FnOnce() -> RawArrayViewMut<T, E>,
         to: &mut TileAccesses,
     ) {
-        to.add(memory, self.offset, self.mode.writes(), || {
-            (part(), self.view.as_ptr())
-        });
+        let writes = writes && self.mode.writes();
+        to.add(memory, self.offset, writes, || (part(), self.view.as_ptr()));
     }
 
     /// Appends the bytes of the tile's own part. An array that every tile reads whole has none.
@@ -467,8 +494,8 @@ pub(crate) mod sealed {
         /// Returns an error if elements of the tile are not values of their type.
         fn check(raw: &Self::Raw, tile: TileOf<'_>) -> Result<(), LeaseError>;
 
-        /// Reports the accesses to the tile to the model checker.
-        fn track(raw: &Self::Raw, memory: &Memory, tile: TileOf<'_>, to: &mut TileAccesses);
+        /// Reports the accesses to the tile to the model checker: reads, and, with `true`, writes.
+        fn track(raw: &Self::Raw, memory: &Memory, how: (TileOf<'_>, bool), to: &mut TileAccesses);
 
         /// Appends the bytes that the tile covers. The groups of primitives append nothing: they
         /// are never prefaulted.
@@ -480,12 +507,20 @@ macro_rules! tuple_group {
     ($($name:ident $at:tt),+) => {
         impl<$($name: Group),+> Group for ($($name,)+) {
             type Views<'a> = ($($name::Views<'a>,)+);
+            type ReadViews<'a> = ($($name::ReadViews<'a>,)+);
 
             #[inline]
             unsafe fn views<'a>(raw: &Self::Raw, tile: TileOf<'_>) -> Self::Views<'a> {
                 ($(
                     // SAFETY: the caller's duties are the same for every member.
                     unsafe { $name::views(&raw.$at, tile) },
+                )+)
+            }
+
+            unsafe fn read_views<'a>(raw: &Self::Raw, tile: TileOf<'_>) -> Self::ReadViews<'a> {
+                ($(
+                    // SAFETY: the caller's duties are the same for every member.
+                    unsafe { $name::read_views(&raw.$at, tile) },
                 )+)
             }
         }
@@ -523,8 +558,13 @@ macro_rules! tuple_group {
             }
 
             #[track_caller]
-            fn track(raw: &Self::Raw, memory: &Memory, tile: TileOf<'_>, to: &mut TileAccesses) {
-                $($name::track(&raw.$at, memory, tile, to);)+
+            fn track(
+                raw: &Self::Raw,
+                memory: &Memory,
+                how: (TileOf<'_>, bool),
+                to: &mut TileAccesses,
+            ) {
+                $($name::track(&raw.$at, memory, how, to);)+
             }
 
             fn extents(raw: &Self::Raw, tile: TileOf<'_>, to: &mut Vec<Part>) {

@@ -51,6 +51,8 @@ pub(crate) struct Member {
 /// The words of one partition. The holder of a `Control` has a lease on their slot, or reserved it.
 #[derive(Clone, Copy)]
 pub(crate) struct Control<'m> {
+    /// The slot of the words; `None` for a copy of them.
+    slot: Option<SlotIndex>,
     head: &'m [Atom],
     claims: &'m [Atom<Claim>],
     /// One per unit if units have several tiles, else none.
@@ -110,7 +112,8 @@ impl<'m> Control<'m> {
     pub(super) fn of(memory: &'m Memory, index: SlotIndex) -> Option<Control<'m>> {
         Descriptor::load(memory.descriptor(index))
             .filter(|descriptor| descriptor.is_control_of(ControlKind::Partition))?;
-        Control::open(memory, Spans::of(memory).extent(index)?)
+        let control = Control::open(memory, Spans::of(memory).extent(index)?)?;
+        Some(control.at(index))
     }
 
     /// Returns the partition in `extent`, or `None` if its words do not fit into the extent.
@@ -128,6 +131,7 @@ impl<'m> Control<'m> {
         let (claims, rest) = rest.split_at_checked(claims)?;
         let (records, bounds) = rest.split_at_checked(records)?;
         Some(Control {
+            slot: None,
             head,
             claims: Atom::typed_slice(claims),
             records: Atom::typed_slice(records),
@@ -135,6 +139,19 @@ impl<'m> Control<'m> {
             tiles,
             unit,
         })
+    }
+
+    /// Returns the same words, which lie in `slot`.
+    pub(crate) fn at(self, slot: SlotIndex) -> Control<'m> {
+        Control {
+            slot: Some(slot),
+            ..self
+        }
+    }
+
+    /// Returns the slot of the words; `None` for a copy of them.
+    pub(crate) fn slot(&self) -> Option<SlotIndex> {
+        self.slot
     }
 
     /// Reads the plan. Returns `None` if the words are inconsistent.
@@ -221,7 +238,7 @@ impl<'m> Control<'m> {
             let word = slot.word();
             if word.is_live(generation) && !word.is_poisoned() {
                 let note = PoisonNote::now(std::process::id(), HalfWritten::Tiles);
-                note.store(memory.descriptor(index));
+                note.torn_in(self.slot).store(memory.descriptor(index));
                 let _ = slot.change(|word| word.poison(generation));
             }
         }
@@ -430,6 +447,17 @@ impl<'m> Control<'m> {
             .is_ok()
     }
 
+    /// Attempts the transition TORN in `round` → HELD by the round's opener. For units of one tile.
+    pub(crate) fn retake_torn(&self, unit: usize, round: u64, opener: SeatId) -> bool {
+        // Relaxed: the caller has found the tile torn by `claim_word`, which acquired the tile's
+        // writes, and only the opener changes the claim now.
+        self.claims[unit]
+            .update(Ordering::Relaxed, Ordering::Relaxed, |claim| {
+                claim.retake_torn(round, opener)
+            })
+            .is_ok()
+    }
+
     /// Attempts the transition HELD by `holder`, or TORN, → claimable in `round` again. The next
     /// holder runs the missing tiles.
     pub(crate) fn reopen(&self, unit: usize, round: u64, holder: SeatId) -> bool {
@@ -440,6 +468,26 @@ impl<'m> Control<'m> {
                 claim.reopen(round, holder)
             })
             .is_ok()
+    }
+
+    /// Marks a torn tile of `round` as done. The caller has repaired it, and has exclusive leases of
+    /// all arrays that the tiles write.
+    pub(super) fn mend(&self, tile: usize, round: u64, me: SeatId) {
+        let unit = tile / self.unit;
+        let ran = self.ran(unit, round) | 1 << (tile % self.unit);
+        self.note(unit, round, ran);
+        if self.unit == 1 || ran == self.all_of(unit) {
+            // Relaxed: the leases of the arrays order it, here and in `mend_round`.
+            let _ = self.claims[unit].update(Ordering::Relaxed, Ordering::Relaxed, |claim| {
+                claim.mend(round, me)
+            });
+        }
+    }
+
+    /// Performs the transition TORN in `round` → WHOLE, unless a later round was opened. The caller
+    /// has repaired all torn tiles, and released the arrays.
+    pub(super) fn mend_round(&self, round: u64) {
+        let _ = self.change_round(Ordering::Relaxed, |now| now.mend(round));
     }
 
     /// Attempts the transition HELD by `seat` → TORN. Returns the round in which the unit was held.

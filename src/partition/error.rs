@@ -7,7 +7,7 @@ use thiserror::Error as ThisError;
 
 use super::edge::Edge;
 use crate::handle::AnyHandle;
-use crate::message::Called;
+use crate::message::{Called, Rows};
 use crate::names::NameError;
 use crate::seat::JoinError;
 use crate::table::error::{AllocError, LeaseError};
@@ -243,9 +243,9 @@ pub enum RoundError {
     Forked,
     /// Tiles were torn: their holders died or panicked.
     #[error(
-        "round {round}: {} tiles were left half-written, the first at rows {:?}; the arrays are \
-         poisoned until recover or clear_poison", .rows.len(),
-        .rows.first().cloned().unwrap_or_default()
+        "round {round}: {} tile{} left half-written, at {}; the arrays are poisoned until recover \
+         or clear_poison of the partition, and read_rest reads the other tiles", .rows.len(),
+        if .rows.len() == 1 { " was" } else { "s were" }, Rows(.rows)
     )]
     Torn {
         /// The round.
@@ -254,6 +254,17 @@ pub enum RoundError {
         tiles: Vec<usize>,
         /// The indices that each of them covers along the axis that the partition cuts first.
         rows: Vec<Range<usize>>,
+    },
+    /// A tile is half-written, so it cannot be read.
+    #[error(
+        "tile {tile} is half-written, at {}: read the other tiles, or call recover or clear_poison \
+         of the partition", Rows(core::slice::from_ref(.rows))
+    )]
+    HalfWritten {
+        /// The tile.
+        tile: usize,
+        /// The indices that it covers along the axis that the partition cuts first.
+        rows: Range<usize>,
     },
     /// There is no such tile.
     #[error("tile {tile} does not exist: the partition has {tiles} tiles, numbered from 0")]

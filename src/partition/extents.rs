@@ -27,12 +27,18 @@ pub(crate) struct Extents<G>(G);
 
 impl<G: Group> Group for Extents<G> {
     type Views<'a> = (Vec<Part>, Segment);
+    type ReadViews<'a> = Self::Views<'a>;
 
     unsafe fn views<'a>(raw: &Self::Raw, tile: TileOf<'_>) -> Self::Views<'a> {
         let (raw, segment) = raw;
         let mut parts = Vec::new();
         G::extents(raw, tile, &mut parts);
         (parts, segment.clone())
+    }
+
+    unsafe fn read_views<'a>(raw: &Self::Raw, tile: TileOf<'_>) -> Self::ReadViews<'a> {
+        // SAFETY: the views are byte ranges, which give no access.
+        unsafe { Self::views(raw, tile) }
     }
 }
 
@@ -61,7 +67,7 @@ impl<G: Group> sealed::Group for Extents<G> {
         Ok(())
     }
 
-    fn track(_raw: &Self::Raw, _memory: &Memory, _tile: TileOf<'_>, _to: &mut TileAccesses) {}
+    fn track(_: &Self::Raw, _: &Memory, _: (TileOf<'_>, bool), _: &mut TileAccesses) {}
 
     fn extents((raw, _): &Self::Raw, tile: TileOf<'_>, to: &mut Vec<Part>) {
         G::extents(raw, tile, to);

@@ -24,10 +24,12 @@ mod grid;
 mod halo;
 mod owned;
 mod plan;
+mod rest;
 mod round;
 mod round_member;
 mod tile;
 mod too_many;
+mod torn;
 mod untyped;
 mod wait;
 
@@ -55,6 +57,7 @@ pub use halo::Halo;
 pub use owned::{OwnedMember, OwnedPartition, OwnedRound, TileState, TileToken};
 pub(crate) use plan::Plan;
 pub use plan::TileSide;
+pub use rest::{RestGuard, RestTile};
 pub use round::Round;
 pub use round_member::{Claimed, RoundMember};
 pub use tile::Tile;
@@ -301,6 +304,16 @@ impl<'t, G: Group> Partition<'t, G> {
     }
 
     /// Returns the number of tiles.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// use ndarray::Axis;
+    ///
+    /// let x = table.zeros::<f64, _>(100)?;
+    /// assert_eq!(table.partition(x.write(), Axis(0), 30)?.tiles(), 4);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn tiles(&self) -> usize {
         // The product does not overflow: creating or opening the partition has checked it.
         self.plan.tiles().unwrap_or(0)
@@ -341,6 +354,16 @@ impl<'t, G: Group> Partition<'t, G> {
     }
 
     /// Returns the axis that is cut first.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// use ndarray::Axis;
+    ///
+    /// let x = table.zeros::<f64, _>((2, 100))?;
+    /// assert_eq!(table.partition(x.write(), Axis(1), 10)?.axis(), Axis(1));
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn axis(&self) -> Axis {
         Axis(self.plan.first_axis())
     }

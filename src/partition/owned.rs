@@ -19,6 +19,7 @@ use super::untyped::{TilePart, UntypedGroup};
 use super::{Claimed, Grid, Partition, PartitionHandle, RoundMember, RoundProgress};
 use crate::handle::AnyHandle;
 use crate::partition::error::{PartitionError, RoundError};
+use crate::seat::TornTile;
 use crate::segment::Segment;
 use crate::segment::fork::process_token;
 use crate::table::core::Core;
@@ -286,6 +287,14 @@ impl OwnedPartition {
 
     pub(crate) fn progress_in(&mut self, core: &Core) -> Result<RoundProgress, RoundError> {
         self.with(core, |partition| Ok(partition.progress()?))
+    }
+
+    pub(crate) fn torn_in(&mut self, core: &Core) -> Result<Vec<TornTile>, RoundError> {
+        self.with(core, |partition| Ok(partition.torn()?))
+    }
+
+    pub(crate) fn clear_poison_in(&mut self, core: &Core) -> Result<usize, RoundError> {
+        self.with(core, |partition| partition.clear_poison())
     }
 
     pub(crate) fn free_in(mut self, core: &Core) -> Result<(), RoundError> {

@@ -1,6 +1,6 @@
 //! Rounds: opening one, waiting for its tiles, and ending it.
 
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use core::fmt;
 use core::ops::Range;
 use core::time::Duration;
@@ -42,7 +42,9 @@ impl<'t, G: Group> Partition<'t, G> {
     /// # Errors
     /// - [`RoundError::Running`] if a round is running.
     /// - [`RoundError::UsedUp`] if the partition has run its last round.
-    /// - [`RoundError::Lease`] if an array of the group is leased, poisoned or freed.
+    /// - [`RoundError::Lease`] if an array of the group is leased, poisoned or freed. If tiles of the
+    ///   last round are torn, call [`recover`](Partition::recover) or
+    ///   [`clear_poison`](Partition::clear_poison) first.
     pub fn begin(&self) -> Result<Round<'_, 't, G>, RoundError> {
         let me = self.table().enter()?;
         self.table().empty_inbox();
@@ -72,6 +74,7 @@ impl<'t, G: Group> Partition<'t, G> {
                 token: self.table().token(),
                 exclusive,
                 reopened: RefCell::default(),
+                mended: Cell::default(),
                 shared,
                 lease,
             }),
@@ -83,7 +86,7 @@ impl<'t, G: Group> Partition<'t, G> {
     }
 
     /// Returns the reason for which no round can be opened after `round`.
-    fn refused(&self, round: RoundWord) -> RoundError {
+    pub(super) fn refused(&self, round: RoundWord) -> RoundError {
         match round.is_freed() {
             true => LeaseError::Stale {
                 handle: self.control,
@@ -114,6 +117,8 @@ pub struct Round<'p, 't, G: Group> {
     exclusive: Vec<ExclusiveLease<'t>>,
     /// Units of torn tiles that were reopened, with their arrays healed.
     reopened: RefCell<Vec<usize>>,
+    /// Torn tiles were taken back, while their arrays stayed poisoned.
+    mended: Cell<bool>,
     shared: Vec<SharedLease<'t>>,
     lease: SharedLease<'t>,
 }
@@ -181,14 +186,25 @@ impl<'t, G: Group> Round<'_, 't, G> {
         self.control.progress(self.round).is_over()
     }
 
-    /// Makes the torn tiles claimable again in this round. Returns the number of reopened units.
+    /// Notes that a torn tile is taken back by the opener, to be repaired or run again. If none is
+    /// torn at the end of the round, its arrays are not poisoned.
+    pub(crate) fn mend(&self) {
+        self.mended.set(true);
+    }
+
+    /// Makes the torn tiles claimable again in this round. Calls `before` with each unit first.
+    /// Returns the number of reopened units.
     ///
     /// Heals the arrays that were poisoned for them. If a reaper has poisoned an array before
     /// tearing its tile, the end of the round poisons it again.
-    pub(crate) fn reopen_torn(&self) -> usize {
+    pub(crate) fn reopen_torn(&self, before: impl Fn(usize)) -> usize {
         let is_reopened = |&unit: &usize| {
             let claim = self.control.claim_word(unit);
-            claim.state() == ClaimState::Torn && self.control.reopen(unit, self.round, self.me)
+            let is_torn = claim.state() == ClaimState::Torn && claim.round() == self.round;
+            if is_torn {
+                before(unit);
+            }
+            is_torn && self.control.reopen(unit, self.round, self.me)
         };
         let mut units = self.reopened.borrow_mut();
         let before = units.len();
@@ -217,9 +233,18 @@ impl<'t, G: Group> Round<'_, 't, G> {
         (tiles, rows)
     }
 
-    /// Returns `true` if a tile of this round is torn.
-    pub(crate) fn has_torn(&self) -> bool {
-        !self.control.progress(self.round).torn.is_empty()
+    /// Returns the torn tiles of this round.
+    pub(crate) fn torn(&self) -> Vec<usize> {
+        self.control.progress(self.round).torn
+    }
+
+    /// Returns `true` if `seat` holds a tile of this round, or held one when it was torn.
+    pub(crate) fn has_tile_of(&self, seat: SeatId) -> bool {
+        (0..self.control.units()).any(|unit| {
+            let claim = self.control.claim_word(unit);
+            let holds = matches!(claim.state(), ClaimState::Held | ClaimState::Torn);
+            holds && claim.seat() == seat && claim.round() == self.round
+        })
     }
 
     /// Waits until every tile is done and the other participants have left, then ends the round.
@@ -230,7 +255,8 @@ impl<'t, G: Group> Round<'_, 't, G> {
     ///
     /// # Errors
     /// - [`RoundError::Torn`] if dead or panicking participants left tiles half-written. The arrays
-    ///   are poisoned, and the round is over.
+    ///   are poisoned until [`recover`](Partition::recover) or
+    ///   [`clear_poison`](Partition::clear_poison), and the round is over.
     /// - [`RoundError::Deadline`] if tiles are still open or held after `timeout`. The round is
     ///   given up.
     /// - [`RoundError::Forked`] in a child of the process that opened the round.
@@ -335,6 +361,9 @@ impl<'t, G: Group> Round<'_, 't, G> {
             // Needed after `reopen_torn` too: it may have healed the poison of a slow reaper.
             self.control
                 .poison_written(self.partition.segment().memory());
+        } else if self.mended.get() {
+            // Every tile is whole. A death before this step leaves the arrays poisoned.
+            self.exclusive.iter().for_each(ExclusiveLease::heal);
         }
         let round = self.round;
         let rows = self.control.rows(&torn);
@@ -463,6 +492,7 @@ impl RoundParts {
                 .filter_map(|lease| table.resume_round(lease))
                 .collect(),
             reopened: RefCell::default(),
+            mended: Cell::default(),
             shared: shared.filter_map(|lease| table.resume(lease)).collect(),
             lease,
         })

@@ -338,10 +338,16 @@ impl<'t, G: Group> RoundMember<'_, 't, G> {
         Ok(self.open(index))
     }
 
+    /// Checks that a claimed tile holds values of its type.
+    #[inline]
+    pub(crate) fn is_valid(&self, index: usize) -> Result<(), LeaseError> {
+        G::check(&self.raw, self.tile_of(index))
+    }
+
     /// Checks a claimed tile. Tears it if it holds bytes that are not values of its type.
     #[inline]
     pub(crate) fn check(&self, index: usize) -> Result<(), LeaseError> {
-        let checked = G::check(&self.raw, self.tile_of(index));
+        let checked = self.is_valid(index);
         if checked.is_err() {
             self.tear(index);
         }
@@ -361,7 +367,8 @@ impl<'t, G: Group> RoundMember<'_, 't, G> {
     #[inline]
     pub(super) fn track(&self, index: usize) -> TileAccesses {
         let mut accesses = TileAccesses::new();
-        G::track(&self.raw, self.memory(), self.tile_of(index), &mut accesses);
+        let how = (self.tile_of(index), true);
+        G::track(&self.raw, self.memory(), how, &mut accesses);
         accesses
     }
 
@@ -372,7 +379,7 @@ impl<'t, G: Group> RoundMember<'_, 't, G> {
     }
 
     #[inline]
-    pub(super) fn tile_of(&self, tile: usize) -> TileOf<'_> {
+    pub(crate) fn tile_of(&self, tile: usize) -> TileOf<'_> {
         TileOf {
             plan: &self.partition.plan,
             tile,
@@ -397,9 +404,10 @@ impl<'t, G: Group> RoundMember<'_, 't, G> {
         is_held
     }
 
-    /// Returns `true` if the tile is done in this round.
-    pub(crate) fn is_done(&self, index: usize) -> bool {
-        self.control.is_done(index, self.claims.round)
+    /// Returns the claim of the tile, if the last holder claimed it in this round.
+    pub(crate) fn claim_of(&self, index: usize) -> Option<Claim> {
+        let claim = self.control.claim_word(index);
+        (claim.round() == self.claims.round).then_some(claim)
     }
 
     /// Retakes a tile that is done in this round. Only the round's opener does this.
@@ -416,6 +424,38 @@ impl<'t, G: Group> RoundMember<'_, 't, G> {
             return None;
         }
         self.tile(index).ok()
+    }
+
+    /// Retakes a tile that is torn in this round. Only the round's opener does this.
+    ///
+    /// If the tile holds bytes that are not values of its type, it stays torn.
+    #[track_caller]
+    pub(crate) fn retake_torn(&self, index: usize) -> Result<Tile<'_, 't, G>, RoundError> {
+        if !self.is_ours() {
+            return Err(RoundError::Forked);
+        }
+        let (round, me) = (self.claims.round, self.claims.me);
+        if !self.control.retake_torn(index, round, me) {
+            let what = "a torn tile is not torn any more";
+            let tables = self.partition.table().tables();
+            return Err(tables.corrupt(self.partition.control, what).into());
+        }
+        Ok(self.tile(index)?)
+    }
+
+    /// Makes a tile that is torn in this round claimable again. Only the round's opener does this.
+    /// Calls `before` first. In a forked child, does nothing and returns `false`.
+    pub(crate) fn reopen_torn(&self, index: usize, before: impl FnOnce(usize)) -> bool {
+        let is_torn = || {
+            self.claim_of(index)
+                .is_some_and(|claim| claim.state() == ClaimState::Torn)
+        };
+        let ours = self.is_ours() && is_torn();
+        if ours {
+            before(index);
+            self.send_off(index);
+        }
+        ours
     }
 
     /// Performs the transition HELD → TORN, after poisoning the arrays that the tile writes. The

@@ -139,7 +139,8 @@ impl<'p, 't, G: Group> Tile<'p, 't, G> {
     }
 
     /// Gives the tile up half-written. The end of the round reports its rows, and the arrays it
-    /// writes are poisoned.
+    /// writes are poisoned until [`recover`](super::Partition::recover) or
+    /// [`clear_poison`](super::Partition::clear_poison) of the partition.
     ///
     /// ```
     /// # use ndarray::Axis;

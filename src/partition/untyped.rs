@@ -244,9 +244,18 @@ impl RawBytes {
 
 impl Group for UntypedGroup {
     type Views<'a> = Vec<TilePart>;
+    type ReadViews<'a> = Vec<TilePart>;
 
     unsafe fn views<'a>(raw: &Self::Raw, tile: TileOf<'_>) -> Self::Views<'a> {
         parts(raw, tile)
+    }
+
+    unsafe fn read_views<'a>(raw: &Self::Raw, tile: TileOf<'_>) -> Self::ReadViews<'a> {
+        let read_only = |part| TilePart {
+            mode: AccessMode::Read,
+            ..part
+        };
+        parts(raw, tile).into_iter().map(read_only).collect()
     }
 }
 
@@ -283,9 +292,14 @@ impl sealed::Group for UntypedGroup {
     }
 
     #[track_caller]
-    fn track(raw: &Self::Raw, memory: &Memory, tile: TileOf<'_>, to: &mut TileAccesses) {
+    fn track(
+        raw: &Self::Raw,
+        memory: &Memory,
+        (tile, writes): (TileOf<'_>, bool),
+        to: &mut TileAccesses,
+    ) {
         for array in raw {
-            to.add(memory, array.offset, array.mode.writes(), || {
+            to.add(memory, array.offset, writes && array.mode.writes(), || {
                 let first = array.first.0.as_ptr().cast_const();
                 (array.view(&array.part(tile)), first)
             });

@@ -7,7 +7,7 @@ use super::mailbox::Mailbox;
 use super::shared::Shared;
 use super::spin::Spin;
 use super::workers::{Backend, Workers};
-use super::{OnDeath, Pool, stats};
+use super::{OnFailure, Pool, stats};
 use crate::descriptor::{ControlKind, Descriptor};
 use crate::handle_table::HandleTable;
 use crate::pool::error::PoolError;
@@ -21,14 +21,14 @@ use crate::pool::error::PoolError;
 ///
 /// ```
 /// use std::time::Duration;
-/// use ndshm::{HandleTable, OnDeath, Pool, Segment};
+/// use ndshm::{HandleTable, OnFailure, Pool, Segment};
 ///
 /// let table = HandleTable::join(&Segment::anonymous()?)?;
 /// let pool = Pool::builder()
 ///     .workers(2)
 ///     .seed(42)
 ///     .deadline(Duration::from_secs(60))
-///     .on_death(OnDeath::RunAgain)
+///     .on_failure(OnFailure::RunAgain)
 ///     .threads(&table)?;
 /// assert_eq!((pool.workers(), pool.seed()), (2, 42));
 /// # Ok::<(), ndshm::Error>(())
@@ -39,18 +39,26 @@ pub struct PoolBuilder {
     workers: Option<usize>,
     seed: Option<u64>,
     deadline: Option<Duration>,
-    on_death: OnDeath,
+    on_failure: OnFailure,
 }
 
 impl PoolBuilder {
     /// Creates a builder with a worker for each processor, a seed from the system, no deadline, and
-    /// [`OnDeath::Fail`].
+    /// [`OnFailure::Fail`].
     pub fn new() -> PoolBuilder {
         PoolBuilder::default()
     }
 
     /// Sets the number of workers. Without it there is one for each processor that this process may
     /// use, or fewer if the segment has fewer seats.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let pool = Pool::builder().workers(2).threads(&table)?;
+    /// assert_eq!(pool.workers(), 2);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn workers(mut self, workers: usize) -> PoolBuilder {
         self.workers = Some(workers);
         self
@@ -71,13 +79,23 @@ impl PoolBuilder {
         self
     }
 
-    /// Sets the reaction to a worker's death during a call.
-    pub fn on_death(mut self, policy: OnDeath) -> PoolBuilder {
-        self.on_death = policy;
+    /// Sets the reaction to panics and deaths during a call.
+    pub fn on_failure(mut self, policy: OnFailure) -> PoolBuilder {
+        self.on_failure = policy;
         self
     }
 
     /// Starts threads of this process as workers.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let mut pool = Pool::builder().workers(2).threads(&table)?;
+    /// let x = table.zeros::<f64, _>(100)?;
+    /// pool.fill(x, 1.0)?;
+    /// assert_eq!(table.read(x)?.sum(), 100.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// Same as [`Pool::threads`].
@@ -134,7 +152,7 @@ impl PoolBuilder {
                 .seed
                 .unwrap_or_else(crate::segment::fork::random_nonzero),
             deadline: self.deadline,
-            on_death: self.on_death,
+            on_failure: self.on_failure,
             stats: stats::Profile::default(),
             calls: 0,
             deaths: 0,

@@ -6,7 +6,7 @@ use super::call_memory::{self, CallMemory};
 use super::mailbox::Arguments;
 use super::report::{Cause, Failure};
 use super::workers::Death;
-use super::{Pool, trace};
+use super::{OnFailure, Pool, trace};
 use crate::handle::AnyHandle;
 use crate::partition::RoundError;
 use crate::partition::{Group, Partition, Round};
@@ -35,7 +35,14 @@ pub(super) struct ActiveCall<'t> {
     pub(super) timer: PollTimer,
     /// Keeps long parameters in place for the workers.
     pub(super) _params: Option<CallMemory<'t>>,
+    pub(super) policy: OnFailure,
     pub(super) deaths: Vec<Death>,
+    /// Number of deaths among them of workers that held no tile.
+    pub(super) idle_deaths: usize,
+    /// Failures of kernels at tiles that were taken from the workers' reports or the tiles' notes.
+    pub(super) failures: Vec<(usize, Failure)>,
+    /// The parent of a started call has seen a torn tile.
+    pub(super) has_torn: bool,
     /// The parent is a participant of the round too.
     pub(super) entered: bool,
 }
@@ -126,7 +133,11 @@ impl<'t> Pool<'t> {
             job: self.mailbox.open_job(&arguments, &words),
             timer: PollTimer::new(self.deadline),
             _params: memory,
+            policy: self.on_failure,
             deaths: Vec::new(),
+            idle_deaths: 0,
+            failures: Vec::new(),
+            has_torn: false,
             entered: false,
         })
     }
@@ -154,7 +165,7 @@ impl<'t> Pool<'t> {
     }
 
     /// Returns the result of a call on tiles. If several things went wrong, reports the first of: a
-    /// panic at a tile, a worker's death if the round did not succeed, another failure of a worker
+    /// panic at a tile that is torn, a worker's death if the round did not succeed, another failure of a worker
     /// if tiles are missing, the deadline or the round's own error.
     fn round_result<G: Group>(
         &mut self,
@@ -162,7 +173,8 @@ impl<'t> Pool<'t> {
         round: Round<'_, '_, G>,
         mut call: ActiveCall<'t>,
     ) -> Result<(), PoolError> {
-        let failures = self.failures(call.number);
+        let mut failures = core::mem::take(&mut call.failures);
+        failures.extend(self.failures(call.number));
         let mut ended = round.try_finish();
         if ended.is_err() {
             // Tiles are held, but no worker is checked in: one has just died.
@@ -186,12 +198,9 @@ impl<'t> Pool<'t> {
                 (Err(round.deadline(call.timer.waited())), torn)
             }
         };
-        let at_tile = |failure: &Failure| match failure.cause {
-            Cause::Tile(tile) => Some(tile),
-            _ => None,
-        };
+        // A tile that has failed, was run again and is done now is no failure of the call.
         for (worker, failure) in &failures {
-            if let Some(tile) = at_tile(failure) {
+            if let Some(tile) = failure.tile().filter(|tile| torn.0.contains(tile)) {
                 return Err(PoolError::KernelPanicked {
                     tile,
                     rows: tiles.range(tile),
@@ -212,7 +221,10 @@ impl<'t> Pool<'t> {
                 done,
                 tiles,
                 ..
-            }) => match failures.into_iter().next() {
+            }) => match failures
+                .into_iter()
+                .find(|(_, failure)| failure.tile().is_none())
+            {
                 Some((worker, failure)) => Err(PoolError::WorkerFailed {
                     worker,
                     message: failure.message,

@@ -69,24 +69,28 @@ impl<'t> CallMemory<'t> {
         match messages {
             0 => Self::allocate(table, bytes, |_, _| ()),
             messages => {
-                let mut memory = Self::zeroed(table, bytes)?;
+                let mut memory = Self::zeroed(table, bytes, usize::MAX)?;
                 memory.messages = messages;
                 Ok(memory)
             }
         }
     }
 
-    /// Allocates one rerun count for each of `tiles` tiles, initially 0; see [`Runs`].
+    /// Allocates the notes of a started call: `words` words, of which the first `zeroed` start as 0.
     #[track_caller]
-    pub(super) fn runs(table: &'t HandleTable, tiles: usize) -> Result<Self, AllocError> {
-        Self::zeroed(table, tiles * size_of::<u64>())
+    pub(super) fn notes(
+        table: &'t HandleTable,
+        (words, zeroed): (usize, usize),
+    ) -> Result<Self, AllocError> {
+        Self::zeroed(table, words * size_of::<u64>(), zeroed)
     }
 
+    /// Allocates `bytes` bytes, of which the first `words` words start as 0.
     #[track_caller]
-    fn zeroed(table: &'t HandleTable, bytes: usize) -> Result<Self, AllocError> {
-        Self::allocate(table, bytes, |_, words| {
+    fn zeroed(table: &'t HandleTable, bytes: usize, words: usize) -> Result<Self, AllocError> {
+        Self::allocate(table, bytes, |_, all| {
             // Relaxed: the publication of the memory follows.
-            for word in words {
+            for word in all.iter().take(words) {
                 word.store(0, Ordering::Relaxed);
             }
         })

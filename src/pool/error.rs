@@ -299,7 +299,7 @@ fn left_behind(rows: &[Range<usize>]) -> String {
     }
 }
 
-fn cause(signal: Option<i32>, code: Option<i32>) -> String {
+pub(crate) fn cause(signal: Option<i32>, code: Option<i32>) -> String {
     match (signal, code) {
         (Some(signal), _) => format!("killed by signal {signal}"),
         (None, Some(code)) => format!("exit code {code}"),

@@ -6,9 +6,11 @@ use super::context::{TileContext, WorkerContext};
 use super::mailbox::{Arguments, Mailbox};
 use super::params::{Kernel, Output, Param};
 use super::report::{Cause, Work};
-use super::results::{Results, Runs};
+use super::results::Results;
 use super::spin::Spin;
+use super::tile_notes::TileNotes;
 use super::trace;
+use super::workers::platform::catch::catch;
 use super::workers::platform::place;
 use crate::error::Error;
 use crate::handle::AnyHandle;
@@ -87,29 +89,39 @@ where
     let handle = PartitionHandle::<G>::from_bits(arguments.partition);
     let partition = call.table.open_partition(handle)?;
     let params: P = P::from_bytes(call.params)?;
-    // A call that can send tiles back has rerun counts in place of results.
-    let counts_runs = arguments.has(Arguments::EACH_TILE);
-    let mut results = match counts_runs {
-        true => None,
-        false => open_results(call)?,
-    };
-    let runs = match counts_runs {
-        true => Some(Runs::open(
-            call.table,
-            AnyHandle::from_bits(arguments.results),
-        )?),
-        false => None,
+    // A call that can send tiles back has notes of its tiles in place of results.
+    let is_started = arguments.has(Arguments::EACH_TILE);
+    let (mut results, notes) = match is_started {
+        true => {
+            let handle = AnyHandle::from_bits(arguments.results);
+            (None, Some(TileNotes::open(call.table, handle)?))
+        }
+        false => (open_results(call)?, None),
     };
     let mut work = Work::default();
     let Some(mut part) = partition.enter_at(call.worker, call.workers)? else {
         return Ok(work);
     };
     let own = partition.own_range(call.worker, call.workers);
-    let report = call.mailbox.report(call.worker);
+    // The parent learns of a torn tile by its claim. The failure must be there before.
+    let fail = |index: usize, message: &str| match &notes {
+        Some(notes) => notes.fail(index, call.worker, message),
+        None => {
+            let report = call.mailbox.report(call.worker);
+            report.fail(arguments.call, Cause::Tile(index), message);
+        }
+    };
+    let event = || {
+        if is_started {
+            call.mailbox.event();
+        }
+    };
     while let Some(index) = part.claim_index() {
         // The tile's bytes are invalid for their type: the kernel cannot get this tile.
-        if let Err(error) = part.check(index) {
-            report.fail(arguments.call, Cause::Tile(index), &error.to_string());
+        if let Err(error) = part.is_valid(index) {
+            fail(index, &error.to_string());
+            part.tear(index);
+            event();
             continue;
         }
         let mut tile = place::at_call_of(&kernel, || part.open(index));
@@ -123,7 +135,7 @@ where
             call: arguments.call,
             seed: arguments.seed,
             step: 0,
-            run: runs.as_ref().map_or(0, |runs| runs.of(index)),
+            run: notes.as_ref().map_or(0, |notes| notes.runs(index)),
         };
         let views = tile.views();
         match catch(|| kernel(views, &params, &context)) {
@@ -134,13 +146,11 @@ where
                 drop(tile);
             }
             Err(message) => {
-                report.fail(arguments.call, Cause::Tile(index), &message);
+                fail(index, &message);
                 tile.tear();
             }
         }
-        if counts_runs {
-            call.mailbox.event();
-        }
+        event();
     }
     Ok(work)
 }
@@ -202,32 +212,6 @@ where
     // This worker arrives at no further barrier of this call.
     call.mailbox.barrier().break_up(base);
     Ok(Work::default())
-}
-
-/// Runs the kernel. Returns its result, or the message of its panic.
-///
-/// Does not catch in a model: a panic fails the model, or is the death of a participant.
-fn catch<R>(kernel: impl FnOnce() -> R) -> Result<R, String> {
-    if cfg!(loom) {
-        return Ok(kernel());
-    }
-    // A panic leaves the tile half-written. The caller tears it.
-    let payload = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(kernel)) {
-        Ok(result) => return Ok(result),
-        Err(payload) => payload,
-    };
-    let payload = match payload.downcast::<String>() {
-        Ok(message) => return Err(*message),
-        Err(payload) => payload,
-    };
-    match payload.downcast::<&'static str>() {
-        Ok(message) => Err(message.to_string()),
-        Err(payload) => {
-            // Do not drop the payload: the destructor of an unknown value could panic again.
-            core::mem::forget(payload);
-            Err("a panic without a message".to_owned())
-        }
-    }
 }
 
 /// Opens the results of the call. Returns `None` if it has none.

@@ -16,7 +16,7 @@ use crate::memory::Memory;
 use crate::span::Extent;
 use crate::sync::park::{park, unpark};
 use crate::sync::{Atom, Ordering};
-use crate::word::{Field, word_type};
+use crate::word::{Field, SeatId, word_type};
 
 const JOB: usize = 0;
 const EVENTS: usize = LINE;
@@ -26,8 +26,8 @@ const CROWDED: usize = 3 * LINE;
 const ARGUMENTS: usize = 4 * LINE;
 const PARAMS: usize = ARGUMENTS + Arguments::WORDS;
 const FIRST_WORKER: usize = PARAMS + PARAM_WORDS;
-/// A worker's state and report.
-const WORKER_WORDS: usize = 1 + Report::WORDS;
+/// A worker's state, seat and report.
+const WORKER_WORDS: usize = 2 + Report::WORDS;
 
 /// The parameters of a job, in their order in memory.
 pub(super) type ParamWords = [u64; PARAM_WORDS];
@@ -160,7 +160,14 @@ impl<'m> Mailbox<'m> {
 
     /// Returns the report of a worker.
     pub(super) fn report(&self, worker: usize) -> Report<'m> {
-        Report::new(&self.worker(worker)[1..])
+        Report::new(&self.worker(worker)[2..])
+    }
+
+    /// Returns the seat of a worker, or no seat if the worker has not started. In a foreign pool the
+    /// workers' places have their seats.
+    pub(super) fn seat(&self, worker: usize) -> SeatId {
+        // Relaxed: the parent uses the seat of a dead worker, whose words are final.
+        SeatId::from_field(self.worker(worker)[1].load(Ordering::Relaxed))
     }
 
     /// Returns the word that is not 0 while the pool sleeps instead of yielding; see
@@ -241,8 +248,9 @@ impl<'m> Mailbox<'m> {
         self.served(worker) == job
     }
 
-    /// Resets the state and the report of a dead worker.
+    /// Resets the state, the seat and the report of a dead worker.
     pub(super) fn reset(&self, worker: usize) {
+        self.worker(worker)[1].store(SeatId::NONE.field(), Ordering::Relaxed);
         let state = self.state(worker);
         let _ = state.update(Ordering::Relaxed, Ordering::Relaxed, |_| Some(0));
         self.report(worker).clear();
@@ -269,6 +277,11 @@ impl<'m> Mailbox<'m> {
         // Release: pairs with the Acquire in `events`.
         let before = events.fetch_add(EVENT, Ordering::Release);
         unpark(events, before, ASLEEP);
+    }
+
+    /// Notes the seat of a worker, which claims tiles with it.
+    pub(super) fn sit(&self, worker: usize, seat: SeatId) {
+        self.worker(worker)[1].store(seat.field(), Ordering::Relaxed);
     }
 
     /// Marks the worker as started.

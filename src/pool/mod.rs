@@ -1,7 +1,7 @@
 //! A pool of workers that run kernels over the tiles of a partition.
 //!
 //! [`Pool::fork`], [`Pool::spawn`], [`Pool::threads`] and [`Pool::serial`] start one;
-//! [`Pool::builder`] sets seed, deadline and the reaction to deaths. This module also has the types that calls of a pool give to
+//! [`Pool::builder`] sets seed, deadline and the reaction to failures. This module also has the types that calls of a pool give to
 //! kernels and return.
 //!
 //! The pool uses only public calls of the table: its mailbox is an array, and a call is a round of
@@ -36,6 +36,7 @@ mod stats;
 mod supervise;
 #[cfg(test)]
 mod tests;
+mod tile_notes;
 mod tiles;
 mod trace;
 mod waiting;
@@ -56,7 +57,9 @@ use mailbox::Mailbox;
 pub use params::{Kernel, Output, Param};
 #[cfg(feature = "rand")]
 pub use rng::TileRng;
-pub use running::{ReadyTile, RunningCall};
+pub use running::{
+    Arrived, FailedTile, FailedTiles, LostTile, LostTiles, ReadyTile, ReadyTiles, RunningCall,
+};
 use shared::Shared;
 use spin::Spin;
 pub use stats::WorkerStats;
@@ -74,16 +77,31 @@ const GRACE: Duration = Duration::from_secs(1);
 /// Time for a started worker to become ready.
 const START: Duration = Duration::from_secs(20);
 
-/// The reaction to a worker's death during a call; see [`PoolBuilder::on_death`].
+/// The reaction of a call to a panic of its kernel and to the death of a worker. Set for all calls by
+/// [`PoolBuilder::on_failure`] or [`Pool::set_on_failure`], and for one call that is started by
+/// [`RunningCall::on_failure`].
+///
+/// | | a tile whose kernel panics, or whose worker dies | the other tiles | missing workers are replaced |
+/// |---|---|---|---|
+/// | `Fail` | is torn, and the call fails | are done; a [started](Pool::start) call ends at once | in the next call |
+/// | `Skip` | is torn; a started call [reports](Arrived) it and goes on, others fail in the end | are done | at once |
+/// | `RunAgain` | is run again | are done | at once |
+///
+/// The arrays that a kernel writes are poisoned as long as tiles are torn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum OnDeath {
-    /// The call fails with [`PoolError::WorkerDied`]. The dead worker's tile is torn, the arrays
-    /// that the kernel writes are poisoned, and the other tiles are done.
+pub enum OnFailure {
+    /// The call fails, with [`PoolError::KernelPanicked`] or [`PoolError::WorkerDied`].
     #[default]
     Fail,
+    /// The call goes on without the tile. A [started](Pool::start) call reports it by
+    /// [`wait_any`](RunningCall::wait_any), and the parent repairs it, or lets it be run again. Other
+    /// calls do all other tiles, and then fail as under `Fail`.
+    ///
+    /// Dead workers are replaced while the call runs, unless eight of them have died without a tile.
+    Skip,
     /// Another worker runs the tile again, and the call goes on. The kernel must give the same
-    /// result when it runs again on a half-written tile. If more than 8 workers die, the call
-    /// fails: the kernel probably kills them.
+    /// result when it runs again on a half-written tile. If more than 8 workers die and kernels
+    /// panic in one call, the call fails: probably they would do so for ever.
     RunAgain,
 }
 
@@ -118,7 +136,7 @@ pub enum OnDeath {
 /// # Ok::<(), ndshm::Error>(())
 /// ```
 ///
-/// [`Pool::builder`] starts a pool with settings: a seed, a deadline, the reaction to a death. They
+/// [`Pool::builder`] starts a pool with settings: a seed, a deadline, the reaction to failures. They
 /// can be changed between calls.
 ///
 /// Dropping the pool ends the workers. Processes that are still in a kernel after a second are
@@ -147,7 +165,7 @@ pub struct Pool<'t> {
     spin: Spin<'t>,
     seed: u64,
     deadline: Option<Duration>,
-    on_death: OnDeath,
+    on_failure: OnFailure,
     stats: stats::Profile,
     /// Number of calls so far.
     calls: u64,
@@ -162,10 +180,10 @@ impl Pool<'_> {
     /// # use ndarray::Axis;
     /// # use ndshm::{HandleTable, Pool, Segment};
     /// # let table = HandleTable::join(&Segment::anonymous()?)?;
-    /// use ndshm::OnDeath;
+    /// use ndshm::OnFailure;
     /// use std::time::Duration;
     ///
-    /// let builder = Pool::builder().workers(2).seed(42).on_death(OnDeath::RunAgain);
+    /// let builder = Pool::builder().workers(2).seed(42).on_failure(OnFailure::RunAgain);
     /// let pool = builder.deadline(Duration::from_secs(60)).threads(&table)?; // or fork, or spawn
     /// assert_eq!((pool.workers(), pool.seed()), (2, 42));
     /// # Ok::<(), ndshm::Error>(())
@@ -204,11 +222,19 @@ impl<'t> Pool<'t> {
     }
 
     /// Returns the number of workers.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// assert_eq!(Pool::builder().workers(2).threads(&table)?.workers(), 2);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn workers(&self) -> usize {
         self.shared.workers
     }
 
-    /// Returns each worker's process, or `None` for a dead worker that is not yet replaced.
+    /// Returns each worker's process, or `None` for a dead worker that is not yet replaced. While a
+    /// call runs, ask the [call](RunningCall::pids).
     ///
     /// ```
     /// # use ndarray::Axis;
@@ -225,8 +251,16 @@ impl<'t> Pool<'t> {
         self.workers.pids()
     }
 
-    /// Returns the number of deaths noticed so far. Under [`OnDeath::RunAgain`] a death may cause
-    /// no error.
+    /// Returns the number of deaths noticed so far. Under [`OnFailure::RunAgain`] and
+    /// [`OnFailure::Skip`] a death may cause no error. While a call runs, ask the
+    /// [call](RunningCall::deaths).
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// assert_eq!(Pool::builder().workers(2).threads(&table)?.deaths(), 0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn deaths(&self) -> u64 {
         self.deaths
     }
@@ -298,7 +332,7 @@ impl<'t> Pool<'t> {
         self.deadline = deadline;
     }
 
-    /// Sets the reaction to a worker's death in the following calls. Not every kernel gives the
+    /// Sets the reaction to panics and deaths in the following calls. Not every kernel gives the
     /// same result when it runs again on a half-written tile.
     ///
     /// ```
@@ -308,14 +342,14 @@ impl<'t> Pool<'t> {
     /// # let x = table.from_shape_fn(100, |i| i as f64)?;
     /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
     /// # let mut pool = Pool::threads(&table, 2)?;
-    /// use ndshm::OnDeath;
+    /// use ndshm::OnFailure;
     ///
-    /// pool.set_on_death(OnDeath::RunAgain);                // this kernel may run twice on a tile
+    /// pool.set_on_failure(OnFailure::RunAgain);            // this kernel may run twice on a tile
     /// pool.for_each(&tiles, &1.0, |mut x, &value, _tile| x.fill(value))?;
     /// # Ok::<(), ndshm::Error>(())
     /// ```
-    pub fn set_on_death(&mut self, policy: OnDeath) {
-        self.on_death = policy;
+    pub fn set_on_failure(&mut self, policy: OnFailure) {
+        self.on_failure = policy;
     }
 
     /// Starts the missing workers. `is_own` returns `true` for the leases of the running call.

@@ -55,6 +55,53 @@ pub(super) struct Failure {
     pub(super) message: String,
 }
 
+impl Failure {
+    /// Creates the failure of a kernel at a tile.
+    pub(super) fn at(tile: usize, text: &[u8]) -> Failure {
+        Failure {
+            cause: Cause::Tile(tile),
+            message: String::from_utf8_lossy(text).into_owned(),
+        }
+    }
+
+    /// Returns the tile at which the kernel failed.
+    pub(super) fn tile(&self) -> Option<usize> {
+        match self.cause {
+            Cause::Tile(tile) => Some(tile),
+            Cause::Kernel | Cause::Consequence => None,
+        }
+    }
+}
+
+/// Stores the first [`ROOM`] bytes of a message. Returns their number.
+pub(super) fn store_text(words: &[Atom], message: &str) -> usize {
+    let mut end = message.len().min(ROOM);
+    while !message.is_char_boundary(end) {
+        end -= 1;
+    }
+    store_bytes(words, &message.as_bytes()[..end]);
+    end
+}
+
+fn store_bytes(words: &[Atom], bytes: &[u8]) {
+    for (word, bytes) in words.iter().zip(bytes.chunks(8)) {
+        let mut padded = [0; 8];
+        padded[..bytes.len()].copy_from_slice(bytes);
+        // Relaxed: the caller publishes the text.
+        word.store(u64::from_le_bytes(padded), Ordering::Relaxed);
+    }
+}
+
+/// Returns the first `len` bytes of a text, at most those that the words keep.
+pub(super) fn text_of(words: &[Atom], len: u64) -> Vec<u8> {
+    let mut text: Vec<u8> = words
+        .iter()
+        .flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes())
+        .collect();
+    text.truncate((len as usize).min(ROOM));
+    text
+}
+
 /// The work that a worker has done so far.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Work {
@@ -88,22 +135,21 @@ impl<'m> Report<'m> {
         if self.has_failed(call) {
             return;
         }
-        let mut end = message.len().min(ROOM);
-        while !message.is_char_boundary(end) {
-            end -= 1;
-        }
-        self.put(call, cause.code(), end as u64, &message.as_bytes()[..end]);
+        self.clear();
+        let len = store_text(&self.words[TEXT..], message);
+        self.publish(call, cause.code(), len as u64);
     }
 
     /// Replaces the text: the bytes that `call` has left, and their length. `code` is not 0. The
     /// words keep [`ROOM`] bytes; longer texts lie elsewhere, and `bytes` is empty.
     pub(super) fn put(self, call: u64, code: u64, len: u64, bytes: &[u8]) {
         self.clear();
-        for (word, bytes) in self.words[TEXT..].iter().zip(bytes.chunks(8)) {
-            let mut padded = [0; 8];
-            padded[..bytes.len()].copy_from_slice(bytes);
-            word.store(u64::from_le_bytes(padded), Ordering::Relaxed);
-        }
+        store_bytes(&self.words[TEXT..], bytes);
+        self.publish(call, code, len);
+    }
+
+    /// Publishes a text that was stored.
+    fn publish(self, call: u64, code: u64, len: u64) {
         self.words[LEN].store(len, Ordering::Relaxed);
         self.words[CALL].store(call, Ordering::Relaxed);
         // Release: pairs with the Acquire in `has_failed`.
@@ -118,25 +164,29 @@ impl<'m> Report<'m> {
         // Relaxed: `has_failed` has acquired the text.
         let code = self.words[CAUSE].load(Ordering::Relaxed);
         let len = self.words[LEN].load(Ordering::Relaxed);
-        let mut text: Vec<u8> = self.words[TEXT..]
-            .iter()
-            .flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes())
-            .collect();
-        text.truncate((len as usize).min(ROOM));
-        Some((code, len, text))
+        Some((code, len, text_of(&self.words[TEXT..], len)))
     }
 
     /// Returns `true` if a failure in `call` was reported.
     pub(super) fn has_failed(self, call: u64) -> bool {
-        // Acquire: pairs with the Release in `put`.
+        // Acquire: pairs with the Release in `publish`, and in `take`.
         self.words[CAUSE].load(Ordering::Acquire) != 0
             && self.words[CALL].load(Ordering::Relaxed) == call
     }
 
-    /// Takes the failure that was reported in `call`.
+    /// Returns `true` if a kernel has failed in `call` at a tile.
+    pub(super) fn has_failed_at_tile(self, call: u64) -> bool {
+        // Relaxed: `has_failed` has acquired it.
+        let cause = || Cause::of(self.words[CAUSE].load(Ordering::Relaxed));
+        self.has_failed(call) && matches!(cause(), Some(Cause::Tile(_)))
+    }
+
+    /// Takes the failure that was reported in `call`. The worker may report the next one.
     pub(super) fn take(self, call: u64) -> Option<Failure> {
         let (code, _, text) = self.get(call)?;
-        self.clear();
+        // Release: pairs with the Acquire in `has_failed`, of the worker's next failure. The text
+        // was read before it is overwritten.
+        self.words[CAUSE].store(0, Ordering::Release);
         Some(Failure {
             cause: Cause::of(code)?,
             message: String::from_utf8_lossy(&text).into_owned(),

@@ -1,13 +1,12 @@
-//! A worker's side of a call's memory: results that it writes, and rerun counts that it reads.
+//! A worker's side of a call's memory: results that it writes.
 
 use core::slice;
 
 use super::call_memory::{CallMemory, Opened, state};
 use crate::handle::AnyHandle;
 use crate::handle_table::HandleTable;
-use crate::sync::{Atom, Ordering};
+use crate::sync::Ordering;
 use crate::table::error::LeaseError;
-use crate::table::lease::SharedLease;
 
 /// One result per tile or worker, written by the worker that has claimed the tile.
 pub struct Results<'t> {
@@ -66,48 +65,6 @@ impl<'t> Results<'t> {
                 state.store(stored, Ordering::Relaxed);
             }
             Err(_) => state.store(state::NO_MEMORY, Ordering::Relaxed),
-        }
-    }
-}
-
-/// The rerun counts of a started call, one word per tile in the call's memory.
-///
-/// The parent writes a tile's word while it holds the tile. The worker that has claimed the tile
-/// reads it. The claim word orders the two: the parent's Release in `reopen` pairs with the Acquire
-/// in `claim`. Reopening a dead worker's tile does not change its count.
-pub(super) struct Runs<'t> {
-    words: &'t [Atom],
-    /// Keeps the words in place if the parent abandons the call and frees the memory.
-    _lease: SharedLease<'t>,
-}
-
-impl<'t> Runs<'t> {
-    pub(super) fn open(table: &'t HandleTable, handle: AnyHandle) -> Result<Self, LeaseError> {
-        let Opened {
-            len, offset, lease, ..
-        } = Opened::of(table, handle)?;
-        let words = table
-            .segment()
-            .memory()
-            .control(offset, len / size_of::<u64>());
-        Ok(Runs {
-            words: words.unwrap_or(&[]),
-            _lease: lease,
-        })
-    }
-
-    /// Returns the count of a tile that the caller has claimed.
-    pub(super) fn of(&self, tile: usize) -> u64 {
-        // Relaxed: the claim has acquired the count.
-        self.words
-            .get(tile)
-            .map_or(0, |word| word.load(Ordering::Relaxed))
-    }
-
-    /// Counts one more run of a tile that the caller holds and is about to send back.
-    pub(super) fn count(&self, tile: usize) {
-        if let Some(word) = self.words.get(tile) {
-            word.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

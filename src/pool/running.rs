@@ -1,18 +1,27 @@
 //! Calls that give finished tiles to the parent, which can send them back to the workers.
 
-use core::cell::Cell;
-use core::ops::Range;
+mod arrived;
+mod handed;
+mod news;
 
-use super::Pool;
+use core::cell::Cell;
+
+pub use arrived::{Arrived, FailedTiles, LostTiles, ReadyTiles};
+use handed::Place;
+pub use handed::{FailedTile, LostTile, ReadyTile};
+use news::{News, Scan};
+
 use super::call::{ActiveCall, Request, worker_died};
 use super::call_memory::CallMemory;
 use super::context::TileContext;
 use super::kernel::{self, Captures};
-use super::mailbox::{Arguments, Mailbox};
+use super::mailbox::Arguments;
 use super::params::{Kernel, Param};
-use super::results::Runs;
+use super::stats::WorkerStats;
+use super::tile_notes::TileNotes;
+use super::{OnFailure, Pool};
 use crate::partition::RoundError;
-use crate::partition::{Group, Partition, Round, RoundMember, Tile};
+use crate::partition::{Group, Partition, Round, RoundMember};
 use crate::pool::error::PoolError;
 
 impl<'t> Pool<'t> {
@@ -35,7 +44,7 @@ impl<'t> Pool<'t> {
     /// let mut running = pool.start(&envs, &(), |(mut state, action), (), _| state += &action)?;
     /// let mut steps = 0;
     /// while steps < 100 {
-    ///     for mut ready in running.wait_any(4)? {         // any four of the eight, or more
+    ///     for mut ready in running.wait_any(4)?.ready {   // any four of the eight, or more
     ///         let (state, mut action) = ready.views();
     ///         action[0] = state[0] % 3;
     ///         ready.rerun();                               // dropped, it rests until the end
@@ -46,7 +55,8 @@ impl<'t> Pool<'t> {
     /// # Ok::<(), ndshm::Error>(())
     /// ```
     ///
-    /// Each run of a tile draws random numbers of its own; see [`TileContext::rng`].
+    /// Each run of a tile draws random numbers of its own; see [`TileContext::rng`]. A panic and a
+    /// death end the call, unless it has [another policy](RunningCall::on_failure).
     ///
     /// # Errors
     /// Same as [`for_each`](Pool::for_each); [`PoolError::TilesInUnits`] if the partition has so
@@ -71,12 +81,12 @@ impl<'t> Pool<'t> {
                 unit: tiles.unit(),
             });
         }
-        let counts = CallMemory::runs(self.table, tiles.tiles())?;
-        let runs = Runs::open(self.table, counts.handle())?;
+        let memory = CallMemory::notes(self.table, TileNotes::words(tiles.tiles()))?;
+        let notes = TileNotes::open(self.table, memory.handle())?;
         let request = Request {
             kernel: self.place_of(kernel::on_tiles::<G, P, (), F, M, _>(kernel))?,
             partition: tiles.handle().to_bits(),
-            results: Some(counts.handle()),
+            results: Some(memory.handle()),
             flags: Arguments::EACH_TILE,
         };
         let (round, call) = self.begin(tiles, &params.bytes()?, request)?;
@@ -87,9 +97,10 @@ impl<'t> Pool<'t> {
             job: Cell::new(call.job),
             call: Some((round, call)),
             part: None,
-            torn: false,
-            runs,
-            _counts: counts,
+            unexplained: false,
+            news: News::default(),
+            notes,
+            _memory: memory,
         };
         running.part = tiles.enter()?;
         if let Some((_, call)) = &mut running.call {
@@ -114,14 +125,60 @@ pub struct RunningCall<'a, 'p, 'r, 't, G: Group> {
     call: Option<(Round<'p, 'r, G>, ActiveCall<'t>)>,
     part: Option<RoundMember<'p, 'r, G>>,
     /// The last check found a torn tile that no failure and no death explained.
-    torn: bool,
-    /// Rerun counts of the tiles.
-    runs: Runs<'t>,
-    /// Keeps `runs` until the call is over.
-    _counts: CallMemory<'t>,
+    unexplained: bool,
+    /// The tiles that the last wait has handed out.
+    news: News,
+    notes: TileNotes<'t>,
+    /// Keeps `notes` until the call is over.
+    _memory: CallMemory<'t>,
 }
 
 impl<'p, 'r, G: Group> RunningCall<'_, 'p, 'r, '_, G> {
+    /// Sets the reaction of this call to panics and deaths. Without it, that of the
+    /// [pool](Pool::set_on_failure) applies.
+    ///
+    /// Under [`OnFailure::Skip`] one failed environment does not end the call:
+    ///
+    /// ```
+    /// use ndshm::{HandleTable, OnFailure, Pool, Segment};
+    /// use ndarray::Axis;
+    ///
+    /// let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let state = table.from_shape_fn(8, |env| env as i64)?;
+    /// let envs = table.partition(state.write(), Axis(0), 1)?;
+    /// let mut pool = Pool::threads(&table, 2)?;
+    ///
+    /// let step = |mut state: ndarray::ArrayViewMut1<i64>, _: &(), _: &ndshm::TileContext| {
+    ///     state += 1;
+    ///     assert!(state[0] != 5, "the walker fell");
+    /// };
+    /// let mut running = pool.start(&envs, &(), step)?.on_failure(OnFailure::Skip);
+    /// let (mut steps, mut falls) = (0, 0);
+    /// while steps < 100 {
+    ///     let arrived = running.wait_any(4)?;
+    ///     for ready in arrived.ready {
+    ///         ready.rerun();
+    ///         steps += 1;
+    ///     }
+    ///     for failed in arrived.failed {
+    ///         assert!(failed.message().contains("fell"));
+    ///         failed.repair(|mut state| state.fill(10))?.rerun(); // reset, and stepped again
+    ///         falls += 1;
+    ///     }
+    /// }
+    /// running.finish()?;
+    /// assert_eq!(falls, 5);                                // those that began at 0 to 4
+    /// assert!(table.read(state)?.iter().all(|&state| state > 5));
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    #[must_use = "dropping a call abandons it"]
+    pub fn on_failure(mut self, policy: OnFailure) -> Self {
+        if let Some((_, call)) = &mut self.call {
+            call.policy = policy;
+        }
+        self
+    }
+
     /// Waits until `count` tiles are ready, or all that the workers have if these are fewer. Hands
     /// out all ready tiles in the order of their indices, each only once until it is sent back.
     ///
@@ -133,7 +190,7 @@ impl<'p, 'r, G: Group> RunningCall<'_, 'p, 'r, '_, G> {
     /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
     /// # let mut pool = Pool::threads(&table, 2)?;
     /// let mut running = pool.start(&tiles, &(), |mut x, (), _tile| x += 1.0)?;
-    /// for mut ready in running.wait_any(3)? {
+    /// for mut ready in running.wait_any(3)?.ready {
     ///     println!("tile {} holds {}", ready.index(), ready.views());
     /// }                                                    // dropped: they rest
     /// assert!(running.done() >= 3);
@@ -141,42 +198,70 @@ impl<'p, 'r, G: Group> RunningCall<'_, 'p, 'r, '_, G> {
     /// # Ok::<(), ndshm::Error>(())
     /// ```
     ///
+    /// Under [`OnFailure::Skip`] a panic or a death ends the wait, even if fewer tiles are ready: the
+    /// result then has the [failed](Arrived::failed) and [lost](Arrived::lost) tiles too, each once
+    /// until it is run again. A panic is reported by the first wait that ends after it, a death at
+    /// the latest by the first that begins 10 ms after it. A death of a worker that held no tile
+    /// shows in [`deaths`](RunningCall::deaths) alone.
+    ///
     /// # Errors
     /// Same as [`Pool::for_each`]. The pool's [deadline](Pool::set_deadline) applies to each wait.
     /// After an error the call is over, and no tile becomes ready any more.
     ///
-    /// A panic fails the first `wait_any` that begins after it, even while other tiles are ready.
-    /// Under [`OnDeath::Fail`](super::OnDeath::Fail) so does a death, at the latest in the first
-    /// `wait_any` that begins 10 ms after it. If the dead worker held no tile, the error names no
-    /// rows.
+    /// Under [`OnFailure::Fail`] a panic fails the first `wait_any` that begins after it, even while
+    /// other tiles are ready. So does a death, at the latest in the first `wait_any` that begins 10 ms
+    /// after it. If the dead worker held no tile, the error names no rows. Under `Skip`,
+    /// [`PoolError::WorkerDied`] means that no worker is left for tiles that are not done.
+    ///
+    /// An error does not borrow the call:
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// # let mut pool = Pool::threads(&table, 2)?;
+    /// use ndshm::error::PoolError;
+    ///
+    /// let mut running = pool.start(&tiles, &(), |_, (), tile| assert_ne!(tile.index(), 3))?;
+    /// loop {
+    ///     match running.wait_any(1) {
+    ///         Ok(arrived) => arrived.ready.for_each(|ready| ready.rerun()),
+    ///         Err(PoolError::Deadline { .. }) => println!("{} are done", running.done()),
+    ///         Err(error) => {
+    ///             println!("{error}, after {} deaths", running.deaths());
+    ///             running.finish()?;                       // the error was reported already
+    ///             break;
+    ///         }
+    ///     }
+    /// }
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     #[doc(alias("ray.wait", "recv", "as_completed", "step_wait"))]
     #[track_caller]
-    pub fn wait_any(&mut self, count: usize) -> Result<Vec<ReadyTile<'_, 'r, G>>, PoolError> {
+    pub fn wait_any(&mut self, count: usize) -> Result<Arrived<'_, 'r, G>, PoolError> {
         self.pool.check_ours()?;
         if let Some((_, call)) = &mut self.call {
             call.timer.restart(self.pool.deadline);
         }
+        self.news.clear();
         self.wait_until(count, Until::Ready)?;
-        let Some(part) = &self.part else {
-            return Ok(Vec::new());
-        };
-        let mailbox = self.pool.mailbox;
-        let mut ready = Vec::new();
-        for (index, rests) in self.resting.iter().enumerate() {
-            if !rests.get()
-                && let Some(tile) = part.retake(index)
-            {
-                rests.set(true);
-                ready.push(ReadyTile {
-                    tile,
-                    rests,
-                    mailbox,
+        let place = match (&self.call, &self.part) {
+            (Some((round, _)), Some(part)) => {
+                self.news.ready(&self.resting, part);
+                Some(Place {
+                    round,
+                    part,
+                    resting: &self.resting,
+                    mailbox: self.pool.mailbox,
                     job: &self.job,
-                    runs: &self.runs,
-                });
+                    notes: &self.notes,
+                })
             }
-        }
-        Ok(ready)
+            _ => None,
+        };
+        Ok(Arrived::new(place, &self.news))
     }
 
     /// Returns the number of finished tiles that were not sent back.
@@ -184,21 +269,59 @@ impl<'p, 'r, G: Group> RunningCall<'_, 'p, 'r, '_, G> {
         self.call.as_ref().map_or(0, |(round, _)| round.done())
     }
 
+    /// Returns each worker's process; see [`Pool::pids`]. A dead worker is noticed by
+    /// [`wait_any`](RunningCall::wait_any) and [`finish`](RunningCall::finish).
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// # let mut pool = Pool::threads(&table, 2)?;
+    /// let mut running = pool.start(&tiles, &(), |mut x, (), _tile| x += 1.0)?;
+    /// assert_eq!(running.pids(), [Some(std::process::id()); 2]); // threads of this process
+    /// running.wait_any(10)?;
+    /// assert_eq!(running.stats().iter().map(|worker| worker.worker).max(), Some(1));
+    /// assert_eq!(running.deaths(), 0);
+    /// running.finish()?;
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    pub fn pids(&self) -> Vec<Option<u32>> {
+        self.pool.pids()
+    }
+
+    /// Returns the number of deaths that the pool has noticed so far, those before this call
+    /// included.
+    pub fn deaths(&self) -> u64 {
+        self.pool.deaths()
+    }
+
+    /// Returns the work of each worker; see [`Pool::stats`]. A worker adds the tiles of a job when it
+    /// has found no more of them.
+    pub fn stats(&self) -> Vec<WorkerStats> {
+        self.pool.stats()
+    }
+
     /// Waits until every tile is done, and ends the call.
     ///
     /// # Errors
     /// Same as [`Pool::for_each`]; [`PoolError::NotGivenBack`] if a [`ReadyTile`] was forgotten (by
-    /// [`mem::forget`](core::mem::forget), or in a cycle of `Rc`).
+    /// [`mem::forget`](core::mem::forget), or in a cycle of `Rc`). [`PoolError::Round`] with
+    /// [`RoundError::Torn`] and the rows if failed or lost tiles were reported, and neither repaired
+    /// nor run again.
     pub fn finish(mut self) -> Result<(), PoolError> {
         self.pool.check_ours()?;
         if let Some((_, call)) = &mut self.call {
             call.timer.restart(self.pool.deadline);
         }
+        self.news.clear();
         self.wait_until(self.resting.len(), Until::Done)?;
         self.end()
     }
 
-    /// Waits until `count` tiles can be handed out, or all tiles that are with the workers.
+    /// Waits until `count` tiles can be handed out, or all tiles that are with the workers. Under
+    /// [`OnFailure::Skip`] a torn tile ends a wait for ready tiles.
     fn wait_until(&mut self, count: usize, until: Until) -> Result<(), PoolError> {
         loop {
             let (Some((round, call)), Some(part)) = (&mut self.call, &self.part) else {
@@ -206,44 +329,62 @@ impl<'p, 'r, G: Group> RunningCall<'_, 'p, 'r, '_, G> {
             };
             call.job = self.job.get();
             let seen = self.pool.mailbox.events();
-            let is_ready = |index: usize| !self.resting[index].get() && part.is_done(index);
-            let under_way = self.resting.iter().filter(|rests| !rests.get()).count();
-            let wanted = count.min(under_way);
-            let enough = || {
-                (0..self.resting.len())
-                    .filter(|&index| is_ready(index))
-                    .count()
-                    >= wanted
-            };
+            let mut now = Scan::of(&self.resting, part, &self.notes, &call.deaths);
+            call.has_torn = !now.torn.is_empty();
             // Check for failures first. Otherwise a call in which some tile is always ready would
             // not notice a panic or a death.
-            if call.timer.is_due() || self.pool.any_failed(call.number) {
-                let stuck = self.pool.is_stuck(round, call);
+            let is_due = call.timer.is_due() || self.pool.any_failed(call.number);
+            let may_rest = call.policy == OnFailure::Skip && !now.has_unexplained();
+            let mut stuck = false;
+            if is_due || call.has_torn && !may_rest {
+                stuck = self.pool.is_stuck(round, call, Some(&self.notes));
                 self.job.set(call.job);
-                if until == Until::Ready {
-                    // Fail only at the second check: a reaper may have torn a worker's tile before
-                    // the system reports that worker's death.
-                    let torn = core::mem::replace(&mut self.torn, round.has_torn());
-                    if self.pool.must_fail(call) || torn && self.torn {
-                        return self.fail();
-                    }
-                }
-                // Tiles may have become ready during the check.
-                if stuck && !enough() {
+                // Tiles may have become ready during the check, and those of the dead are torn.
+                now = Scan::of(&self.resting, part, &self.notes, &call.deaths);
+                // A reaper may have torn a worker's tile before the system reports that worker's
+                // death. At the second check there is no such death.
+                let before = core::mem::replace(&mut self.unexplained, now.has_unexplained());
+                now.is_final = before && self.unexplained;
+            }
+            if until == Until::Ready {
+                if self.pool.must_fail(call, &now) {
                     return self.fail();
                 }
+                if call.policy == OnFailure::Skip {
+                    self.news.report(&self.resting, &now);
+                    self.unexplained &= !now.is_final;
+                }
             }
-            if enough() {
+            let finished = match until {
+                Until::Ready => now.ready,
+                Until::Done => now.ready + now.torn.len(),
+            };
+            let wanted = count.min(now.under_way);
+            // A torn tile that no check has reopened yet.
+            let runs_again = until == Until::Done && call.runs_again() && !now.torn.is_empty();
+            if !self.news.is_empty() || finished >= wanted && !runs_again {
                 return Ok(());
             }
-            self.pool.sleep_after(seen, enough);
+            // The next check may explain the tile that is missing.
+            if stuck && (now.is_final || !now.has_unexplained()) {
+                return self.fail();
+            }
+            let moved = || Scan::ready(&self.resting, part) >= wanted;
+            self.pool.sleep_after(seen, moved);
         }
     }
 
     /// Ends the call because of a failure. Always returns an error.
     fn fail(&mut self) -> Result<(), PoolError> {
-        let death = self.call.as_ref().and_then(|(_, call)| call.deaths.first());
-        let death = death.copied();
+        let deaths = self
+            .call
+            .as_ref()
+            .map(|(_, call)| (&call.deaths, call.policy));
+        let death = deaths.and_then(|(deaths, policy)| match policy {
+            OnFailure::Skip if !self.pool.workers.is_empty() => None,
+            OnFailure::Skip => deaths.last().copied(),
+            OnFailure::Fail | OnFailure::RunAgain => deaths.first().copied(),
+        });
         self.end()?;
         match death {
             // The dead worker held no tile, and the others have done the rest.
@@ -254,6 +395,7 @@ impl<'p, 'r, G: Group> RunningCall<'_, 'p, 'r, '_, G> {
 
     /// Ends the call. Does nothing the second time.
     fn end(&mut self) -> Result<(), PoolError> {
+        self.explain();
         let forgotten = self.leave();
         let Some((round, call)) = self.call.take() else {
             return Ok(());
@@ -268,6 +410,23 @@ impl<'p, 'r, G: Group> RunningCall<'_, 'p, 'r, '_, G> {
         }
     }
 
+    /// Leaves in the call the failures and deaths that its result reports: those that
+    /// [`wait_any`](RunningCall::wait_any) has not reported.
+    fn explain(&mut self) {
+        let (Some((_, call)), Some(part)) = (&mut self.call, &self.part) else {
+            return;
+        };
+        let now = Scan::of(&self.resting, part, &self.notes, &call.deaths);
+        if call.policy == OnFailure::Skip {
+            let last = call.deaths.last().copied();
+            call.deaths.retain(|death| now.is_by(*death));
+            if call.deaths.is_empty() && self.pool.workers.is_empty() {
+                call.deaths.extend(last);
+            }
+        }
+        call.failures.extend(now.failures());
+    }
+
     /// Leaves the round as a participant. Tears and returns the tiles that were handed out and
     /// forgotten. No [`ReadyTile`] of them can exist any more, because it borrows the call.
     fn leave(&mut self) -> Vec<usize> {
@@ -279,6 +438,20 @@ impl<'p, 'r, G: Group> RunningCall<'_, 'p, 'r, '_, G> {
             .filter(rests)
             .filter(|&index| part.tear_retaken(index))
             .collect()
+    }
+}
+
+impl Pool<'_> {
+    /// Returns `true` if a started call must end: a worker cannot run the kernel, or the policy does
+    /// not allow to go on after a panic or a death.
+    fn must_fail(&self, call: &ActiveCall<'_>, now: &Scan) -> bool {
+        let has_failed = || !call.deaths.is_empty() || now.has_explained() || now.is_final;
+        let is_over = match call.policy {
+            OnFailure::Fail => has_failed(),
+            OnFailure::Skip => false,
+            OnFailure::RunAgain => now.is_final || !call.runs_again() && has_failed(),
+        };
+        is_over || self.any_failed(call.number)
     }
 }
 
@@ -312,78 +485,6 @@ impl<G: Group> core::fmt::Debug for RunningCall<'_, '_, '_, '_, G> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("RunningCall")
             .field("done", &self.done())
-            .finish_non_exhaustive()
-    }
-}
-
-/// A tile that a worker has run. The parent alone has its views.
-///
-/// A dropped tile is done for this call.
-pub struct ReadyTile<'w, 'r, G: Group> {
-    tile: Tile<'w, 'r, G>,
-    rests: &'w Cell<bool>,
-    mailbox: Mailbox<'w>,
-    job: &'w Cell<u64>,
-    runs: &'w Runs<'w>,
-}
-
-impl<G: Group> ReadyTile<'_, '_, G> {
-    /// Returns the tile's index in the partition.
-    pub fn index(&self) -> usize {
-        self.tile.index()
-    }
-
-    /// Returns the indices that the tile covers along the first divided axis.
-    pub fn range(&self) -> Range<usize> {
-        self.tile.range()
-    }
-
-    /// Returns the tile's views.
-    pub fn views(&mut self) -> G::Views<'_> {
-        self.tile.views()
-    }
-
-    /// Sends the tile back to the workers. One of them runs the kernel on it once more, and sees
-    /// the values written here.
-    ///
-    /// ```
-    /// # use ndarray::Axis;
-    /// # use ndshm::{HandleTable, Pool, Segment};
-    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
-    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
-    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
-    /// # let mut pool = Pool::threads(&table, 2)?;
-    /// let mut running = pool.start(&tiles, &(), |mut x, (), _tile| x += 1.0)?;
-    /// for ready in running.wait_any(10)? {
-    ///     if ready.index() < 5 {
-    ///         ready.rerun();                               // one more step for half of them
-    ///     }
-    /// }
-    /// running.finish()?;
-    /// assert_eq!(table.read(x)?[0], 2.0);
-    /// assert_eq!(table.read(x)?[99], 100.0);
-    /// # Ok::<(), ndshm::Error>(())
-    /// ```
-    pub fn rerun(self) {
-        // In a forked child nothing happens: the tile and the call belong to the parent.
-        let ReadyTile {
-            tile,
-            rests,
-            mailbox,
-            job,
-            runs,
-        } = self;
-        if tile.again(|index| runs.count(index)) {
-            rests.set(false);
-            job.set(mailbox.announce());
-        }
-    }
-}
-
-impl<G: Group> core::fmt::Debug for ReadyTile<'_, '_, G> {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("ReadyTile")
-            .field("tile", &self.tile)
             .finish_non_exhaustive()
     }
 }

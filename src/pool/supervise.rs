@@ -1,14 +1,34 @@
 //! The parent's part in a call: waiting for workers, and noticing deaths and failures.
 
 use super::call::{ActiveCall, LOOK_EVERY};
+use super::report::Failure;
+use super::tile_notes::TileNotes;
 use super::waiting::sleep_after;
 use super::worker::{WorkerLife, serve_job};
 use super::workers::Death;
-use super::{OnDeath, Pool};
+use super::{OnFailure, Pool};
 use crate::partition::{Group, Round};
 
-/// Workers that may die in one call under [`OnDeath::RunAgain`].
-const MOST_DEATHS: usize = 8;
+/// Deaths and panics in one call under [`OnFailure::RunAgain`], and deaths of workers without a tile
+/// under [`OnFailure::Skip`], after which the parent no longer makes up for them.
+const MOST_FAILURES: usize = 8;
+
+impl ActiveCall<'_> {
+    /// Returns `true` if torn tiles are run again.
+    pub(super) fn runs_again(&self) -> bool {
+        self.policy == OnFailure::RunAgain
+            && self.deaths.len() + self.failures.len() <= MOST_FAILURES
+    }
+
+    /// Returns `true` if dead workers are replaced while the call runs.
+    fn replaces_workers(&self) -> bool {
+        match self.policy {
+            OnFailure::Fail => false,
+            OnFailure::Skip => self.idle_deaths <= MOST_FAILURES,
+            OnFailure::RunAgain => self.runs_again(),
+        }
+    }
+}
 
 impl<'t> Pool<'t> {
     /// Waits as [`sleep_after`] does, at most until the next check. The parent of a
@@ -48,7 +68,9 @@ impl<'t> Pool<'t> {
             if round.is_counted() || !self.is_ours() {
                 break;
             }
-            if (call.timer.is_due() || self.any_failed(call.number)) && self.is_stuck(round, call) {
+            if (call.timer.is_due() || self.any_failed(call.number))
+                && self.is_stuck(round, call, None)
+            {
                 break;
             }
             self.sleep_after(seen, || round.is_counted());
@@ -56,40 +78,82 @@ impl<'t> Pool<'t> {
     }
 
     /// Checks the workers. Returns `true` if there is nothing left to wait for.
+    ///
+    /// `notes` are those of a started call.
     pub(super) fn is_stuck<G: Group>(
         &mut self,
         round: &Round<'_, '_, G>,
         call: &mut ActiveCall<'t>,
+        notes: Option<&TileNotes<'_>>,
     ) -> bool {
         let deaths = self.collect_dead();
         let somebody_died = !deaths.is_empty();
+        let held_none = |death: &&Death| !round.has_tile_of(death.seat);
+        call.idle_deaths += deaths.iter().filter(held_none).count();
         call.deaths.extend(deaths);
         // Look before the torn tiles are reopened: another process's reaper may tear a tile after
         // that, and the next check must reopen it.
         //
-        // In a model only a death makes this look necessary. Checking every tile each time would be
-        // most of the model's work.
-        let may_be_over = !cfg!(loom) || !call.deaths.is_empty();
+        // In a model only a death makes this look necessary, or a failure. Checking every tile each
+        // time would be most of the model's work.
+        let may_be_over =
+            !cfg!(loom) || !call.deaths.is_empty() || self.any_failed(call.number) || call.has_torn;
         let was_over = may_be_over && round.is_over();
         let mut reopened = 0;
-        if self.on_death == OnDeath::RunAgain && call.deaths.len() <= MOST_DEATHS {
-            // Torn by this reap, or by another process's that began earlier.
-            reopened = match call.deaths.is_empty() || self.any_failed(call.number) {
-                true => 0,
-                false => round.reopen_torn(),
-            };
-            if somebody_died || reopened > 0 {
-                let _ = self
-                    .start_missing(&|table, slot| round.accounts_for(table, slot, call.entered));
-                // Workers that have finished look again.
-                call.job = self.mailbox.announce();
+        if call.policy == OnFailure::RunAgain {
+            // After that look: a worker reports before it tears.
+            self.take_failures(call, round, notes);
+            let has_failed = !call.deaths.is_empty() || !call.failures.is_empty();
+            // Torn by this reap, by another process's that began earlier, or after a panic.
+            if has_failed && call.runs_again() && !self.any_failed(call.number) {
+                reopened = round.reopen_torn(|tile| {
+                    if let Some(notes) = notes {
+                        notes.clear(tile);
+                    }
+                });
             }
+        }
+        if (somebody_died || reopened > 0) && call.replaces_workers() {
+            let _ =
+                self.start_missing(&|table, slot| round.accounts_for(table, slot, call.entered));
+            // Workers that have finished look again.
+            call.job = self.mailbox.announce();
         }
         was_over && reopened == 0
             || self.workers.is_empty()
             || self.all_have_failed(call)
             || self.is_blocked(call)
             || call.timer.is_overdue()
+    }
+
+    /// Takes the failures of kernels at tiles from the workers' reports, or from the notes of a
+    /// started call. The workers may report the next ones.
+    fn take_failures<G: Group>(
+        &self,
+        call: &mut ActiveCall<'_>,
+        round: &Round<'_, '_, G>,
+        notes: Option<&TileNotes<'_>>,
+    ) {
+        let Some(notes) = notes else {
+            let reports = (0..self.shared.workers).map(|worker| self.mailbox.report(worker));
+            let at_tiles = reports
+                .enumerate()
+                .filter(|(_, report)| report.has_failed_at_tile(call.number))
+                .filter_map(|(worker, report)| Some((worker, report.take(call.number)?)));
+            call.failures.extend(at_tiles);
+            return;
+        };
+        for tile in round.torn() {
+            let noted = notes.failure(tile);
+            let is_new = |(_, new): &(usize, Failure)| {
+                let mut known = call.failures.iter();
+                // A failure stays in the notes only if its tile is not run again.
+                call.runs_again() || !known.any(|(_, known)| known.tile() == new.tile())
+            };
+            if let Some(failure) = noted.filter(is_new) {
+                call.failures.push(failure);
+            }
+        }
     }
 
     /// Returns `true` if only dead workers still hold tiles, and a lock of an outside process
@@ -121,17 +185,16 @@ impl<'t> Pool<'t> {
         (0..self.shared.workers).any(|worker| self.mailbox.report(worker).has_failed(call))
     }
 
-    /// Returns `true` if a kernel has panicked, or a worker has died and the policy does not allow
-    /// recovery.
-    pub(super) fn must_fail(&self, call: &ActiveCall<'_>) -> bool {
-        let makes_up = self.on_death == OnDeath::RunAgain && call.deaths.len() <= MOST_DEATHS;
-        self.any_failed(call.number) || !call.deaths.is_empty() && !makes_up
-    }
-
     /// Returns `true` if a worker has failed and all have finished the job.
     fn all_have_failed(&self, call: &ActiveCall<'_>) -> bool {
         let mut workers = (0..self.shared.workers).filter(|&worker| self.workers.is_there(worker));
-        self.any_failed(call.number)
+        // The next check takes the failures of tiles that are run again.
+        let fails = |worker| {
+            let report = self.mailbox.report(worker);
+            let runs_again = || call.runs_again() && report.has_failed_at_tile(call.number);
+            report.has_failed(call.number) && !runs_again()
+        };
+        (0..self.shared.workers).any(fails)
             && workers.all(|worker| self.mailbox.has_served(worker, call.job))
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::call_memory::CallMemory;
 use super::mailbox::{Arguments, PARAM_WORDS, ParamWords};
-use super::{OnDeath, Pool, image};
+use super::{OnFailure, Pool, image};
 use crate::handle_table::HandleTable;
 use crate::pool::error::PoolError;
 use crate::segment::Segment;
@@ -98,10 +98,10 @@ fn calls_obey_the_settings_of_the_builder() {
         .workers(1)
         .seed(5)
         .deadline(Duration::from_millis(20))
-        .on_death(OnDeath::RunAgain);
+        .on_failure(OnFailure::RunAgain);
     let mut pool = builder.threads(&table).unwrap();
     assert_eq!((pool.workers(), pool.seed()), (1, 5));
-    assert_eq!(pool.on_death, OnDeath::RunAgain);
+    assert_eq!(pool.on_failure, OnFailure::RunAgain);
     let ended = pool.for_each(&tiles, &(), |_, (), _| {
         std::thread::sleep(Duration::from_millis(400));
     });

@@ -29,7 +29,7 @@ impl<'t> Pool<'t> {
     /// - [`PoolError::Round`] if an array of the partition is leased, poisoned or freed.
     /// - [`PoolError::KernelPanicked`] if the kernel panics: the tile is torn, the others are done.
     /// - [`PoolError::WorkerDied`] if a worker dies: its tiles are torn, the others are done; see
-    ///   [`OnDeath`](super::OnDeath) for the alternative.
+    ///   [`OnFailure`](super::OnFailure) for the alternative.
     /// - [`PoolError::WorkerFailed`] if a worker cannot run the kernel.
     /// - [`PoolError::Deadline`] if the pool's [deadline](Pool::set_deadline) passes.
     /// - [`PoolError::Lease`] if the partition belongs to another segment.

@@ -46,6 +46,7 @@ pub(super) fn serve(life: &WorkerLife<'_>) -> Result<(), Error> {
     };
     let image = Image::of_this_process().ok();
     let spin = Spin::of_worker(life.shared.workers, mailbox.crowded());
+    mailbox.sit(worker, table.core.own_seat());
     mailbox.arrive(worker);
     let mut last = 0;
     loop {

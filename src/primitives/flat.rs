@@ -85,6 +85,7 @@ macro_rules! flat {
 
         impl<T: Element, D: Dimension + 'static> Group for $name<T, D> {
             type Views<'a> = $view;
+            type ReadViews<'a> = &'a [T];
 
             unsafe fn views<'a>(raw: &Self::Raw, tile: TileOf<'_>) -> Self::Views<'a> {
                 let (first, len) = raw.part(tile);
@@ -92,6 +93,12 @@ macro_rules! flat {
                 // `Stretch::locate`). They hold values of `T`, and the tile's claim makes the
                 // access exclusive or shared for `'a` (the caller's duties).
                 unsafe { $make(first, len) }
+            }
+
+            unsafe fn read_views<'a>(raw: &Self::Raw, tile: TileOf<'_>) -> Self::ReadViews<'a> {
+                let (first, len) = raw.part(tile);
+                // SAFETY: as above; nobody writes the elements for `'a` (the caller's duties).
+                unsafe { core::slice::from_raw_parts(first, len) }
             }
         }
 
@@ -127,7 +134,7 @@ macro_rules! flat {
             }
 
             // The model checker does not build primitives.
-            fn track(_: &Self::Raw, _: &Memory, _: TileOf<'_>, _: &mut TileAccesses) {}
+            fn track(_: &Self::Raw, _: &Memory, _: (TileOf<'_>, bool), _: &mut TileAccesses) {}
         }
     };
 }

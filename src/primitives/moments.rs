@@ -33,6 +33,11 @@ pub struct Moments {
 
 impl Moments {
     /// Returns the moments of a piece.
+    ///
+    /// ```
+    /// # use ndshm::primitives::Moments;
+    /// assert_eq!(Moments::of(&[1.0, 2.0, 3.0]).mean(), 2.0);
+    /// ```
     pub fn of<T: Number>(numbers: &[T]) -> Moments {
         // The sum of more integers may overflow.
         let tiles = numbers.chunks(TILE).map(Moments::of_tile);
@@ -61,6 +66,12 @@ impl Moments {
     }
 
     /// Returns the moments of the numbers of both.
+    ///
+    /// ```
+    /// # use ndshm::primitives::Moments;
+    /// let all = Moments::of(&[1.0, 2.0]).merge(Moments::of(&[3.0]));
+    /// assert_eq!((all.count(), all.mean()), (3, 2.0));
+    /// ```
     #[must_use]
     pub fn merge(self, other: Moments) -> Moments {
         if self.count == 0 {
@@ -78,11 +89,21 @@ impl Moments {
     }
 
     /// Returns the count of the numbers.
+    ///
+    /// ```
+    /// # use ndshm::primitives::Moments;
+    /// assert_eq!(Moments::of(&[1.0, 2.0, 3.0]).count(), 3);
+    /// ```
     pub fn count(&self) -> u64 {
         self.count
     }
 
     /// Returns the arithmetic mean; NaN for no numbers.
+    ///
+    /// ```
+    /// # use ndshm::primitives::Moments;
+    /// assert_eq!(Moments::of(&[1.0, 2.0, 3.0]).mean(), 2.0);
+    /// ```
     pub fn mean(&self) -> f64 {
         match self.count {
             0 => f64::NAN,

@@ -9,7 +9,7 @@ use super::shape::{JobType, Shape};
 use crate::memory::Memory;
 use crate::span::Extent;
 use crate::sync::{Atom, Ordering, Word};
-use crate::word::{CellState, CellWord, EndWord, SeatId};
+use crate::word::{CellState, CellWord, DeliveryWord, EndWord, SeatId};
 
 const CAPACITY: usize = 0;
 const TYPE_NAME: usize = 1;
@@ -78,7 +78,7 @@ impl Event {
 /// The result of undoing the operations of a dead participant.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Recovered {
-    /// Jobs that it was popping. They are in the queue again.
+    /// Jobs that it was popping, or had not acknowledged. They are in the queue again.
     pub(crate) jobs: usize,
 }
 
@@ -118,6 +118,9 @@ impl<'m> Cells<'m> {
             cells
                 .cell(index)
                 .store(CellWord::default(), Ordering::Relaxed);
+            cells
+                .deliveries(index)
+                .store(DeliveryWord::default(), Ordering::Relaxed);
             if owns_arrays {
                 cells.set_array(index, 0);
             }
@@ -196,6 +199,14 @@ impl<'m> Cells<'m> {
     pub(super) fn cell(&self, position: u64) -> &'m Atom<CellWord> {
         let word = self.memory.control(self.cell_offset(position), 1);
         // `open` has checked that all cells are inside the data region. They start on words.
+        word.expect("a cell of an opened queue")[0].typed()
+    }
+
+    /// Returns the word that counts the deliveries of the job in the cell of `position`.
+    pub(super) fn deliveries(&self, position: u64) -> &'m Atom<DeliveryWord> {
+        let at = self.cell_offset(position) + self.shape.deliveries;
+        // As in `cell`.
+        let word = self.memory.control(at, 1);
         word.expect("a cell of an opened queue")[0].typed()
     }
 
@@ -295,18 +306,27 @@ impl<'m> Cells<'m> {
     }
 
     /// Returns `true` if the queue is closed and no job can come out of it any more: none is in it,
-    /// and none is being taken. The death of its consumer would put that one back.
+    /// none is being taken, and none is bound to a consumer. Those may come back.
     pub(crate) fn is_drained(&self) -> bool {
-        let tail = self.end(TAIL);
-        tail.is_closed()
-            && (0..self.capacity()).all(|index| {
+        loop {
+            let tail = self.end(TAIL);
+            let is_over = |index| {
                 let word = self.word(index);
                 match word.state() {
                     CellState::Full => self.in_lap(index, word.lap()) >= tail.position(),
-                    CellState::Taking => false,
+                    CellState::Taking | CellState::Bound => false,
                     _ => true,
                 }
-            })
+            };
+            if !tail.is_closed() || !(0..self.capacity()).all(is_over) {
+                return false;
+            }
+            // A job that came back during the look has moved the tail first. It may lie at or above
+            // the old tail.
+            if self.end(TAIL).position() == tail.position() {
+                return true;
+            }
+        }
     }
 
     /// Returns the number of positions between the ends. Some of these jobs may be on their way in
@@ -324,6 +344,9 @@ impl<'m> Cells<'m> {
     pub(crate) fn recover(&self, seat: SeatId) -> Recovered {
         let mut recovered = Recovered::default();
         for index in 0..self.capacity() {
+            if self.word(index).is_bound_by(seat) {
+                self.unbind(index, seat);
+            }
             let word = self.word(index);
             let Some(undone) = word.undo(seat) else {
                 // If the producer died between FULL and moving the tail, the job is pushed. If the
@@ -333,12 +356,10 @@ impl<'m> Cells<'m> {
                 }
                 continue;
             };
-            if undone.is_full() {
-                // Move the tail first: a reaper that dies after putting the job back has done
-                // everything.
-                self.advance_to(TAIL, self.in_lap(index, undone.lap()) + 1);
-            }
-            let done = self.settle(index, word, undone);
+            let done = match undone.is_full() {
+                true => self.put_back(index, word, undone),
+                false => self.settle(index, word, undone),
+            };
             recovered.jobs += usize::from(done && undone.is_full());
         }
         // Wakes the sleepers that the dead participant did not wake, or that wait for the undone
@@ -366,7 +387,9 @@ impl<'m> Cells<'m> {
         for index in 0..self.capacity() {
             let (at, word) = (self.cell_offset(index), self.word(index));
             match word.state() {
-                CellState::Writing | CellState::Taking => visit(at, word.bits(), Some(word.seat())),
+                CellState::Writing | CellState::Taking | CellState::Bound => {
+                    visit(at, word.bits(), Some(word.seat()))
+                }
                 CellState::Invalid => visit(at, word.bits(), None),
                 CellState::Empty | CellState::Full => {}
             }

@@ -50,6 +50,29 @@ pub enum QueueError {
         /// The process of the participant that owns it; 0 if none does.
         owner: u32,
     },
+    /// The job is bound to the consumer of which this process is a forked child.
+    #[error(
+        "this process is a forked child of the consumer that popped the job from {handle}; only \
+         that consumer can call ack or give_back, so pop the jobs of a child in the child"
+    )]
+    NotBound {
+        /// The queue.
+        handle: AnyHandle,
+    },
+    /// The array left the queue while its job was bound to this consumer.
+    #[error(
+        "{handle} is not in the queue any more: {}; skip this job",
+        match .owner {
+            0 => "no participant owns it".to_owned(),
+            owner => format!("a participant of process {owner} owns it"),
+        }
+    )]
+    NotQueued {
+        /// The array.
+        handle: AnyHandle,
+        /// The process of the participant that owns it; 0 if none does.
+        owner: u32,
+    },
     /// The cells have used up all laps that their words can count.
     #[error("the queue {handle} is used up after {position} positions; create another one")]
     UsedUp {
@@ -112,6 +135,16 @@ impl<T> core::fmt::Debug for PushError<T> {
 
 impl<T> PushError<T> {
     /// Returns the job.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let jobs = table.queue::<u64>(1)?;
+    /// jobs.push(1)?;
+    /// let refused = jobs.push(2).unwrap_err();
+    /// assert_eq!(refused.into_job(), 2);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn into_job(self) -> T {
         match self {
             PushError::Full { job, .. }
@@ -121,11 +154,29 @@ impl<T> PushError<T> {
     }
 
     /// Returns `true` if no cell was free. A later push may succeed.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let jobs = table.queue::<u64>(1)?;
+    /// jobs.push(1)?;
+    /// assert!(jobs.push(2).unwrap_err().is_full());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn is_full(&self) -> bool {
         matches!(self, PushError::Full { .. })
     }
 
     /// Returns `true` if the queue is closed.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let jobs = table.queue::<u64>(1)?;
+    /// jobs.close();
+    /// assert!(jobs.push(2).unwrap_err().is_closed());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn is_closed(&self) -> bool {
         matches!(self, PushError::Closed { .. })
     }

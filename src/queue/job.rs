@@ -8,6 +8,7 @@ use ndarray::Dimension;
 
 use super::shape::JobType;
 use crate::element::{Element, assert_layout};
+use crate::handle::Handle;
 use crate::word::fnv1a;
 
 /// A type of job: any plain data ([`bytemuck::Pod`]), or [`OwnedArray`].
@@ -48,6 +49,8 @@ impl<T, D> fmt::Debug for OwnedArray<T, D> {
 
 pub(super) mod sealed {
     pub trait Job {
+        /// The job as its consumer holds it.
+        type Held: Copy;
         /// Fails to compile for a type that does not fit into a cell.
         const CHECK: ();
         const OWNS_ARRAYS: bool;
@@ -58,6 +61,7 @@ pub(super) mod sealed {
 
 #[diagnostic::do_not_recommend]
 impl<T: Pod> sealed::Job for T {
+    type Held = T;
     const CHECK: () = assert_layout::<T>();
     const OWNS_ARRAYS: bool = false;
     const SIZE: usize = size_of::<T>();
@@ -65,6 +69,7 @@ impl<T: Pod> sealed::Job for T {
 }
 
 impl<T: Element, D: Dimension> sealed::Job for OwnedArray<T, D> {
+    type Held = Handle<T, D>;
     const CHECK: () = ();
     const OWNS_ARRAYS: bool = true;
     // A handle.

@@ -7,7 +7,9 @@
 //! One word per cell says whether it is free, in use by a seat, or holds a job. A death at any
 //! instruction is undone from these words. `README.md` beside this file has the protocol.
 
+mod bound;
 pub(crate) mod cells;
+mod delivery;
 pub(crate) mod error;
 mod handle;
 mod job;
@@ -35,6 +37,7 @@ use crate::table::core::Core;
 use crate::table::error::LeaseError;
 use crate::table::kept_lease::KeptLease;
 use cells::{Cells, Ticket};
+pub use delivery::Delivery;
 pub use handle::QueueHandle;
 pub use job::{Job, OwnedArray};
 pub(crate) use owned::{free_arrays, owns_arrays};
@@ -51,13 +54,17 @@ use shape::MAX_CAPACITY;
 /// [reaps](crate::HandleTable::reap) the dead one. If it dies after `pop` has returned, the job is lost
 /// with it. If a producer dies in `push`, its job is popped once or never.
 ///
+/// **Or at least once.** [`pop_with_ack`](Queue::pop_with_ack) keeps a job bound to its consumer
+/// until it is acknowledged. If the consumer dies before that, the job comes back.
+///
 /// **Order.** If a push returns before another one begins, in any processes, its job is popped
 /// first. Overlapping pushes may be in either order. A job loses its place only if its consumer
-/// dies in `pop`: it then comes after jobs that were pushed later.
+/// dies in `pop`, or does not acknowledge it: it then comes after jobs that were pushed later.
 ///
 /// **Full and empty.** A queue is reported empty only if there was a moment without a job, and full
 /// only if there was a moment without a free cell. A job is in the queue at the latest when its
-/// push has returned. A cell is free until it is claimed, and again once its job has been read.
+/// push has returned. A cell is free until it is claimed, and again once its job has been read, or
+/// acknowledged.
 ///
 /// **Arrays.** A queue of [`OwnedArray`] owns the arrays in it: see
 /// [`push_owned`](Queue::push_owned). In other queues, a handle carries no ownership: its array is
@@ -94,6 +101,8 @@ pub struct Queue<'t, T> {
     lease: KeptLease<'t>,
     /// The last time that a wait looked for dead participants.
     looked: Cell<Option<Instant>>,
+    /// The number of jobs that are bound to this consumer through this value.
+    bound: Cell<usize>,
     /// The process in which dropping the queue closes and frees it, if any.
     owner: Option<u64>,
     job: PhantomData<fn(T) -> T>,
@@ -166,6 +175,7 @@ impl Core {
                 cells,
                 lease: KeptLease::new(lease),
                 looked: Cell::new(None),
+                bound: Cell::new(0),
                 owner: None,
                 job: PhantomData,
             }),
@@ -281,12 +291,23 @@ impl<T> Queue<'_, T> {
     }
 
     /// Returns `true` if the queue is closed.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let jobs = table.queue::<u64>(8)?;
+    /// assert!(!jobs.is_closed());
+    /// jobs.close();
+    /// assert!(jobs.is_closed());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn is_closed(&self) -> bool {
         self.lease.enter().is_err() || self.cells.is_closed()
     }
 
     /// Returns `true` if the queue is closed and no job can come out of it any more. While a
-    /// consumer is popping the last job, returns `false`: if the consumer dies, the job comes back.
+    /// consumer is popping the last job, or has not acknowledged it, returns `false`: if the
+    /// consumer dies, the job comes back.
     ///
     /// ```
     /// # use ndshm::{HandleTable, Segment};
@@ -304,6 +325,13 @@ impl<T> Queue<'_, T> {
     }
 
     /// Returns the number of jobs that fit into the queue.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// assert_eq!(table.queue::<u64>(8)?.capacity(), 8);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn capacity(&self) -> usize {
         self.cells.capacity() as usize
     }
@@ -325,12 +353,33 @@ impl<T> Queue<'_, T> {
     }
 
     /// Returns `true` if there was a moment without a job during this call.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let jobs = table.queue::<u64>(8)?;
+    /// assert!(jobs.is_empty());
+    /// jobs.push(7)?;
+    /// assert!(!jobs.is_empty());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.lease.enter().is_err() || self.cells.is_empty()
     }
 
     /// Returns `true` if all cells hold jobs, now or a moment ago. A hint: only a push can tell if
     /// it succeeds.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let jobs = table.queue::<u64>(2)?;
+    /// jobs.push(1)?;
+    /// assert!(!jobs.is_full());
+    /// jobs.push(2)?;
+    /// assert!(jobs.is_full());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn is_full(&self) -> bool {
         self.len() == self.capacity()
     }
@@ -401,6 +450,10 @@ impl<T: Pod> Queue<'_, T> {
 
 impl<T> Drop for Queue<'_, T> {
     fn drop(&mut self) {
+        if self.bound.get() != 0 {
+            // A delivery was forgotten. The bit tells the reaper of this participant.
+            self.lease.keep();
+        }
         // After a fork the queue belongs to the parent. An error says that it was freed before.
         if self.owner.is_some_and(|owner| self.table.is_of(owner)) {
             self.cells.close();

@@ -211,7 +211,7 @@ impl<'t, T: Element, D: Dimension> Queue<'t, OwnedArray<T, D>> {
     }
 
     #[cold]
-    fn not_owned(&self, handle: AnyHandle) -> QueueError {
+    pub(super) fn not_owned(&self, handle: AnyHandle) -> QueueError {
         match self.table.tables().live(handle) {
             Err(stale) => stale.into(),
             Ok((slot, _)) => {
@@ -228,7 +228,7 @@ impl<'t, T: Element, D: Dimension> Queue<'t, OwnedArray<T, D>> {
 
 /// Returns the slot and generation in a cell's job. Returns `None` for no job, or if this segment
 /// has no such slot.
-fn array_of(memory: &Memory, key: u64, bits: u64) -> Option<(Slot<'_>, u32)> {
+pub(super) fn array_of(memory: &Memory, key: u64, bits: u64) -> Option<(Slot<'_>, u32)> {
     if bits == 0 {
         return None;
     }
@@ -268,7 +268,7 @@ impl Cells<'_> {
     }
 
     /// Performs the transition TAKING by `me` → EMPTY, and clears the handle.
-    fn empty(&self, ticket: Ticket, me: SeatId) {
+    pub(super) fn empty(&self, ticket: Ticket, me: SeatId) {
         // Clear the handle before the cell is EMPTY: a handle in a WRITING cell must be its
         // producer's own.
         self.set_array(ticket.position, 0);
@@ -313,6 +313,13 @@ impl Cells<'_> {
                     if let Some(empty) = word.release(seat) {
                         self.settle(index, word, empty);
                     }
+                }
+                // As for TAKING: the consumer died while it acknowledged.
+                CellState::Bound
+                    if word.seat() == seat && is(|word, _| word.is_queued()).is_none() =>
+                {
+                    self.set_array(index, 0);
+                    self.acknowledge(index, seat);
                 }
                 // The dead producer pushed too late, and did not withdraw the array.
                 CellState::Full if self.is_late(index, word) => {

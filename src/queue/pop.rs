@@ -15,7 +15,7 @@ struct ScanResult {
 
 impl Cells<'_> {
     /// Takes the oldest job. Returns `None` if there was a moment without a job.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn take(&self, me: SeatId) -> Option<Ticket> {
         loop {
             let (position, full, front) = self.oldest()?;
@@ -38,17 +38,29 @@ impl Cells<'_> {
 
     /// Finds the oldest job. Returns its position, its cell's word, and the limit for the head.
     /// Returns `None` if there was a moment without a job.
-    #[inline]
+    #[inline(always)]
     fn oldest(&self) -> Option<(u64, CellWord, u64)> {
+        // The head first: jobs lie at or above the head of any earlier moment, and below the
+        // current tail.
+        let head = self.end(HEAD).position();
+        let tail = self.end(TAIL).position();
+        if head >= tail {
+            return None;
+        }
+        // The usual case, which `scan` would find first.
+        let word = self.word(head);
+        if word.is_full() && word.lap() == self.lap(head) {
+            return Some((head, word, head));
+        }
+        self.search(head, tail)
+    }
+
+    /// Does the work of [`Cells::oldest`] from these ends on.
+    // Not inlined: the usual pop does not get here.
+    #[inline(never)]
+    fn search(&self, mut head: u64, mut tail: u64) -> Option<(u64, CellWord, u64)> {
         let mut before = None;
-        loop {
-            // The head first: jobs lie at or above the head of any earlier moment, and below the
-            // current tail.
-            let head = self.end(HEAD).position();
-            let tail = self.end(TAIL).position();
-            if head >= tail {
-                return None;
-            }
+        while head < tail {
             let look = self.scan(head, tail);
             if let Some((position, word)) = look.oldest {
                 return Some((position, word, look.front));
@@ -62,7 +74,10 @@ impl Cells<'_> {
                 return None;
             }
             before = Some(now);
+            head = self.end(HEAD).position();
+            tail = self.end(TAIL).position();
         }
+        None
     }
 
     /// Attempts the transition FULL, as it was seen, → TAKING by `me`.
@@ -101,19 +116,8 @@ impl Cells<'_> {
         for position in head..tail.min(head + self.capacity()) {
             let mut word = self.word(position);
             let mut next = self.in_lap(position, word.next_full());
-            // The cell is EMPTY, and no cell before it holds the head back. Pass it over: nobody
-            // can push at this position any more, and the head can advance.
-            while look.front > next && word.is_claimable() {
-                // The first lap in which the cell's position is not below the tail.
-                let lap = self.lap(position) + self.lap(tail - 1 - position) + 1;
-                let passed = self.change(position, Ordering::Relaxed, Ordering::Relaxed, |now| {
-                    (now == word).then(|| now.pass_over(lap)).flatten()
-                });
-                let now = passed.unwrap_or_else(|_| self.word(position));
-                if now == word {
-                    break;
-                }
-                word = now;
+            if look.front > next && word.is_passable() {
+                word = self.pass_over(position, word, tail, look.front);
                 next = self.in_lap(position, word.next_full());
             }
             look.seen.add(word);
@@ -128,5 +132,24 @@ impl Cells<'_> {
             }
         }
         look
+    }
+
+    /// Passes over an EMPTY or BOUND cell if no cell before it holds the head back below `front`:
+    /// nobody can push at this position any more or put a job back, and the head can advance.
+    /// Returns the cell's word.
+    fn pass_over(&self, position: u64, mut word: CellWord, tail: u64, front: u64) -> CellWord {
+        // The first lap in which the cell's position is not below the tail.
+        let lap = self.lap(position) + self.lap(tail - 1 - position) + 1;
+        while front > self.in_lap(position, word.next_full()) && word.is_passable() {
+            let passed = self.change(position, Ordering::Relaxed, Ordering::Relaxed, |now| {
+                (now == word).then(|| now.pass_over(lap)).flatten()
+            });
+            let now = passed.unwrap_or_else(|_| self.word(position));
+            if now == word {
+                break;
+            }
+            word = now;
+        }
+        word
     }
 }

@@ -25,6 +25,8 @@ pub(super) struct Shape {
     pub(super) stride: u64,
     /// Bytes from a cell's word to its job.
     pub(super) job: u64,
+    /// Bytes from a cell's word to the number of its job's deliveries.
+    pub(super) deliveries: u64,
 }
 
 impl Shape {
@@ -38,9 +40,13 @@ impl Shape {
             return None;
         }
         let to_job = job.align.max(8);
-        let dense = to_job
-            .checked_add(job.size)?
-            .checked_next_multiple_of(to_job)?;
+        let end = to_job.checked_add(job.size)?.checked_next_multiple_of(8)?;
+        // Before the job if its alignment leaves room there, otherwise behind it.
+        let (deliveries, end) = match to_job {
+            8 => (end, end.checked_add(8)?),
+            _ => (8, end),
+        };
+        let dense = end.checked_next_multiple_of(to_job)?;
         let spread = dense.checked_next_multiple_of(LINE)?;
         let fits = spread
             .checked_mul(capacity)
@@ -49,6 +55,7 @@ impl Shape {
             shift: capacity.ilog2(),
             stride: if fits { spread } else { dense },
             job: to_job,
+            deliveries,
         })
     }
 
@@ -76,8 +83,10 @@ mod tests {
         assert_eq!(stride(8, 8, 8), 64);
         assert_eq!(stride(8, 57, 1), 128);
         assert_eq!(stride(1 << 14, 8, 8), 64, "1 MiB");
-        assert_eq!(stride(1 << 15, 8, 8), 16);
-        assert_eq!(stride(1 << 15, 9, 1), 24, "a word is aligned");
+        assert_eq!(stride(8, 48, 8), 64);
+        assert_eq!(stride(1 << 15, 8, 8), 24);
+        assert_eq!(stride(1 << 15, 9, 1), 32, "a word is aligned");
+        assert_eq!(stride(1 << 15, 16, 16), 32, "no word behind it");
         assert_eq!(stride(1 << 14, 64, 64), 128);
     }
 
@@ -86,7 +95,12 @@ mod tests {
         let place = |align| shape(4, 64, align).unwrap().job;
         assert_eq!([1, 8, 16, 64].map(place), [8, 8, 16, 64]);
         let most = shape(1 << 24, 8, 8).unwrap();
-        assert_eq!((most.shift, most.bytes()), (24, Some(1 << 28)));
+        assert_eq!((most.shift, most.bytes()), (24, Some(24 << 24)));
+        let deliveries = |size, align| shape(4, size, align).unwrap().deliveries;
+        assert_eq!(
+            [deliveries(8, 8), deliveries(3, 1), deliveries(32, 16)],
+            [16, 16, 8]
+        );
         let huge = shape(4, 1 << 62, 1).unwrap();
         assert_eq!(huge.bytes(), None);
     }

@@ -1,5 +1,6 @@
 //! Queues in one process: order, full and empty, types, closing, damage, and a random program.
 
+mod bound;
 mod steps;
 
 use std::collections::VecDeque;
@@ -316,7 +317,7 @@ proptest! {
 
     /// Compares a queue with one on the heap, with deaths in between.
     #[test]
-    fn a_random_program_matches_a_model(steps in prop::collection::vec(0u8..9, 0..300)) {
+    fn a_random_program_matches_a_model(steps in prop::collection::vec(0u8..12, 0..300)) {
         let table = table();
         let queue = table.queue::<u64>(4).unwrap();
         let me = queue.lease.enter().unwrap();
@@ -324,13 +325,15 @@ proptest! {
         let mut model = VecDeque::new();
         // The cells and jobs that the dead participant holds.
         let (mut held, mut taken) = (0, Vec::new());
+        // The jobs that are bound to this one.
+        let mut bound = VecDeque::new();
         for (step, job) in steps.into_iter().zip(1u64..) {
             match step {
                 0..=2 => match queue.push(job) {
                     Ok(()) => model.push_back(job),
                     Err(refused) => {
                         prop_assert!(refused.is_full());
-                        prop_assert_eq!(model.len() + held + taken.len(), 4);
+                        prop_assert_eq!(model.len() + held + taken.len() + bound.len(), 4);
                     }
                 },
                 3..=5 => prop_assert_eq!(queue.pop().unwrap(), model.pop_front()),
@@ -342,6 +345,18 @@ proptest! {
                     prop_assert_eq!(ticket.map(|ticket| queue.read(&ticket)), model.front().copied());
                     taken.extend(model.pop_front());
                 }
+                8 => {
+                    let job = queue.pop_with_ack().unwrap();
+                    prop_assert_eq!(job.as_deref().copied(), model.pop_front());
+                    bound.extend(job);
+                }
+                9 => if let Some(job) = bound.pop_front() {
+                    job.ack().unwrap();
+                },
+                10 => if let Some(job) = bound.pop_back() {
+                    model.push_back(*job);
+                    drop(job);
+                },
                 _ => {
                     prop_assert_eq!(queue.cells.recover(dead).jobs, taken.len());
                     prop_assert_eq!(queue.cells.recover(dead).jobs, 0);
@@ -365,7 +380,7 @@ proptest! {
     #[test]
     fn damaged_words_do_no_harm(
         damage in prop::collection::vec((0usize..80, any::<u64>(), 0u32..64), 1..20),
-        steps in prop::collection::vec(0u8..5, 0..30),
+        steps in prop::collection::vec(0u8..8, 0..30),
     ) {
         let table = table();
         let queue = table.queue::<u64>(4).unwrap();
@@ -379,6 +394,9 @@ proptest! {
             match step {
                 0 | 1 => drop(queue.push(9)),
                 2 | 3 => drop(queue.pop()),
+                5 => drop(queue.pop_with_ack()),
+                6 => drop(queue.pop_with_ack().map(|job| job.map(|job| job.ack()))),
+                7 => drop(queue.pop_with_ack().map(std::mem::forget)),
                 _ => drop((queue.is_empty(), queue.len(), queue.is_drained())),
             }
         }

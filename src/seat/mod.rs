@@ -76,8 +76,8 @@ pub(crate) fn epoch(memory: &Memory, seat: SeatId) -> u64 {
 }
 
 /// Returns `true` while the participant that took `seat` in its epoch lives. `is_its` tells that
-/// epoch; `me` is the caller's seat. Takes nothing back. While another participant reaps the seat,
-/// the result may still be `true`.
+/// epoch; `me` is the caller's seat. Takes nothing back, and no lock. While another participant reaps
+/// the seat, the result may still be `true`.
 pub(crate) fn is_alive(
     segment: &Segment,
     me: SeatId,
@@ -89,8 +89,9 @@ pub(crate) fn is_alive(
     let Some(index) = seat.index().filter(|&index| index < seats) else {
         return false;
     };
-    // Acquire: pairs with the Release in `mark_free`. The caller sees what a participant that has
-    // left its seat did before.
+    // Acquire: pairs with the Release in `mark_free`: the caller sees what a participant that has
+    // left its seat did before. Pairs also with the Release in `join`: the caller sees the lock of a
+    // participant whose word it sees.
     let has_it = || {
         let word = memory.seat_word(index).load(Ordering::Acquire);
         word.is_taken() && is_its(word.epoch())
@@ -98,15 +99,9 @@ pub(crate) fn is_alive(
     if !has_it() || seat == me {
         return has_it();
     }
-    match segment.try_lock_seat(index, me.index()) {
-        Ok(true) => {
-            segment.unlock_seat(index);
-            false
-        }
-        // A foreign read lock excludes the participant's own lock.
-        Ok(false) => !segment.is_foreign_locked(index),
-        Err(_) => true,
-    }
+    // A foreign read lock excludes the participant's own lock, and does not count as one. Look at
+    // the word again: the lock may be that of the next participant.
+    segment.is_seat_locked(index).unwrap_or(true) && has_it()
 }
 
 /// Takes a free seat, or the seat of a dead participant.
@@ -130,7 +125,8 @@ pub(crate) fn join(segment: &Segment, above: &dyn Reclaim) -> Result<SeatId, Joi
         }
         ParticipantInfo::write(memory, index);
         // FREE → TAKEN of the next epoch. Only the holder of the lock gets here.
-        let _ = word.update(Ordering::Relaxed, Ordering::Relaxed, |word| word.take());
+        // Release: pairs with the Acquire in `is_alive`.
+        let _ = word.update(Ordering::Release, Ordering::Relaxed, |word| word.take());
         return Ok(seat);
     }
     let mut locked = (0..seats).filter(|&index| segment.is_foreign_locked(index));

@@ -2,8 +2,9 @@
 
 use core::hash::{Hash, Hasher};
 
-use super::ParticipantInfo;
+use super::{ParticipantInfo, is_alive};
 use crate::memory::Memory;
+use crate::segment::Segment;
 use crate::sync::Ordering;
 use crate::word::{SeatId, SeatWord};
 
@@ -41,12 +42,26 @@ impl Hash for Peer {
 
 impl Peer {
     /// Returns the number of its seat, from 0.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// assert_eq!(table.peer()?.seat(), table.seat()?);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn seat(self) -> usize {
         self.seat as usize
     }
 
     /// Returns the pid of its process, as that process sees it. In another pid namespace
     /// (container) the number may be that of another process.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// assert_eq!(table.peer()?.pid(), std::process::id());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn pid(self) -> u32 {
         self.pid
     }
@@ -62,10 +77,36 @@ impl Peer {
         })
     }
 
-    /// Returns its seat and its epoch. Returns `None` for a number that no segment has.
-    pub(crate) fn parts(self) -> Option<(SeatId, u64)> {
+    /// Returns the living participants in the order of their seats. `me` is the caller's seat.
+    pub(crate) fn all(segment: &Segment, me: SeatId) -> Vec<Peer> {
+        let memory = segment.memory();
+        let seats = 0..memory.layout().geometry.seats as usize;
+        let taken = seats.filter_map(|index| Peer::of(memory, SeatId::from_index(index)));
+        taken.filter(|peer| peer.is_alive(segment, me)).collect()
+    }
+
+    /// Returns `true` while the participant has not left its seat, and its process has not ended.
+    pub(crate) fn is_alive(self, segment: &Segment, me: SeatId) -> bool {
+        let seat = self.seat_id();
+        seat.is_some_and(|seat| is_alive(segment, me, seat, |now| now == self.epoch))
+    }
+
+    /// Returns `true` if the participant is dead, and what it held was taken back or cannot be.
+    pub(crate) fn is_over(self, segment: &Segment, me: SeatId) -> bool {
+        let memory = segment.memory();
+        match self.seat_id().and_then(|seat| Peer::of(memory, seat)) {
+            Some(holder) if holder == self => {
+                // A process outside the crate that locks the seat keeps every reaper out.
+                segment.is_foreign_locked(self.seat()) && !self.is_alive(segment, me)
+            }
+            _ => true,
+        }
+    }
+
+    /// Returns its seat, or `None` for a number that no segment has.
+    fn seat_id(self) -> Option<SeatId> {
         let is_seat = self.seat < SeatId::MAX_SEATS;
-        is_seat.then(|| (SeatId::from_index(self.seat as usize), self.epoch))
+        is_seat.then(|| SeatId::from_index(self.seat as usize))
     }
 }
 

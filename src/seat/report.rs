@@ -20,7 +20,8 @@ pub struct ReapReport {
     pub poisoned: Vec<AnyHandle>,
     /// Tiles that a dead participant was writing.
     pub torn: Vec<TornTile>,
-    /// Jobs that a dead participant was taking out of a queue; they are in the queue again.
+    /// Jobs that a dead participant was taking out of a queue, or had not acknowledged; they are in
+    /// the queue again.
     pub jobs: usize,
     /// Seats of dead participants that cannot be reaped, because a process outside the crate has a
     /// read lock on them. See [`HandleTable::foreign_locks`](crate::HandleTable::foreign_locks).

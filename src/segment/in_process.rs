@@ -28,6 +28,13 @@ impl PrivateSeats {
             .is_ok()
     }
 
+    /// Returns `true` if the lock of a seat is held.
+    pub(super) fn is_locked(&self, index: usize) -> bool {
+        // Acquire: pairs with the Release in `unlock` and `kill`. The caller sees what a participant
+        // did whose lock has ended.
+        self.holders[index].load(Ordering::Acquire) != 0
+    }
+
     pub(super) fn unlock(&self, index: usize) {
         // Release: pairs with the Acquire in `try_lock`.
         self.holders[index].fetch_and(0, Ordering::Release);
@@ -64,7 +71,9 @@ mod tests {
     fn an_unlocked_seat_is_free() {
         let seats = PrivateSeats::new(1);
         assert!(seats.try_lock(0, None));
+        assert!(seats.is_locked(0));
         seats.unlock(0);
+        assert!(!seats.is_locked(0));
         assert!(seats.try_lock(0, None));
     }
 }

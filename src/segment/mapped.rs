@@ -353,6 +353,18 @@ impl Inner {
         outcome
     }
 
+    /// Returns `true` if the lock that marks a seat as alive is held, by its participant or by a
+    /// reaper. Takes no lock, so no reap beside it skips the seat.
+    pub(super) fn is_seat_locked(&self, index: usize) -> Result<bool, SegmentError> {
+        // The locks of the parent's description would not be reported.
+        self.rebind()?;
+        match &self.backing {
+            _ if self.has_left() => Err(SegmentError::Left),
+            Backing::InProcess(seats) => Ok(seats.is_locked(index)),
+            Backing::File(own) => own.is_seat_locked(index),
+        }
+    }
+
     /// Releases a lock that [`try_lock_seat`](Inner::try_lock_seat) took in this process. Does
     /// nothing in a forked child that has not rebound, because the lock is its parent's.
     pub(super) fn unlock_seat(&self, index: usize) {

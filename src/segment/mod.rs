@@ -82,16 +82,37 @@ impl Segment {
     }
 
     /// Returns the bytes for the contents of all arrays together.
+    ///
+    /// ```
+    /// # use ndshm::Segment;
+    /// let segment = Segment::options().capacity(1 << 30).anonymous()?;
+    /// assert_eq!(segment.capacity(), 1 << 30);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn capacity(&self) -> u64 {
         self.memory().layout().geometry.capacity
     }
 
     /// Returns the maximum number of participants at one time.
+    ///
+    /// ```
+    /// # use ndshm::Segment;
+    /// let segment = Segment::options().seats(100).anonymous()?;
+    /// assert_eq!(segment.max_seats(), 100);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn max_seats(&self) -> u32 {
         self.memory().layout().geometry.seats
     }
 
     /// Returns the maximum number of arrays at one time.
+    ///
+    /// ```
+    /// # use ndshm::Segment;
+    /// let segment = Segment::options().arrays(1000).anonymous()?;
+    /// assert!(segment.max_arrays() >= 1000);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn max_arrays(&self) -> u64 {
         self.memory().layout().geometry.slots() as u64
     }
@@ -186,6 +207,12 @@ impl Segment {
         by: Option<usize>,
     ) -> Result<bool, SegmentError> {
         self.inner.try_lock_seat(index, by)
+    }
+
+    /// Returns `true` if the lock that marks a seat as alive is held, by its participant or by a
+    /// reaper. Takes no lock, so no reap beside it skips the seat.
+    pub(crate) fn is_seat_locked(&self, index: usize) -> Result<bool, SegmentError> {
+        self.inner.is_seat_locked(index)
     }
 
     /// Releases a lock that [`try_lock_seat`](Segment::try_lock_seat) took in this process. Does

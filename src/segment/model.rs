@@ -112,6 +112,10 @@ impl Inner {
         Ok(locked)
     }
 
+    pub(super) fn is_seat_locked(&self, index: usize) -> Result<bool, SegmentError> {
+        Ok(self.seats.is_locked(index))
+    }
+
     pub(super) fn unlock_seat(&self, index: usize) {
         self.seats.unlock(index);
         // A dying participant unlocks nothing.

@@ -54,6 +54,21 @@ impl<W: Word> Atom<W> {
         }
     }
 
+    /// Works like [`wait`](Atom::wait), with the high half.
+    pub(crate) fn wait_high(&self, expected: u32, _timeout: Duration) {
+        if mortal::is_gone() {
+            return;
+        }
+        let guard = LOT.0.lock().unwrap_or_else(|lot| lot.into_inner());
+        if (self.cell.load_alive(Ordering::Relaxed) >> 32) as u32 == expected {
+            drop(LOT.1.wait(guard));
+        }
+    }
+
+    /// Does nothing: the caller also calls [`wake_all`](Atom::wake_all), which wakes all.
+    #[expect(clippy::unused_self, reason = "as in production")]
+    pub(crate) fn wake_high(&self) {}
+
     /// Wakes the sleepers of all words, which look again.
     pub(crate) fn wake_all(&self) {
         if mortal::is_gone() {

@@ -13,6 +13,7 @@ use crate::memory::Memory;
 use crate::seat::Reclaim;
 use crate::sync::Ordering;
 use crate::word::{BucketIndex, BucketWord, SeatId, SlotIndex};
+use core::ops::Range;
 
 /// Operations that the table needs from the layers above it.
 pub(crate) trait Above: Reclaim + Sync {
@@ -34,6 +35,10 @@ pub(crate) trait Above: Reclaim + Sync {
     /// Returns a name of the array for an error text, if it has one that can be read at this
     /// moment.
     fn name_of(&self, core: &Core, handle: AnyHandle) -> Option<String>;
+
+    /// Returns the rows of an array's torn tiles for an error text, if they can be read at this
+    /// moment. `partition` is the slot of the partition that has the tiles.
+    fn torn_rows(&self, core: &Core, partition: SlotIndex, handle: AnyHandle) -> Vec<Range<usize>>;
 }
 
 /// The items to free with an array, queue or bundle.

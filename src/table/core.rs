@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::above::Above;
 use super::alloc::{Allocator, Cleaning};
+use super::bed::OwnEnds;
 use super::cache::{Cache, Filling};
 use super::hints::Hints;
 use super::inbox::Inbox;
@@ -40,6 +41,8 @@ pub struct Core {
     pub(super) cache: RefCell<Cache>,
     /// Shared leases that this seat has on a slot beyond the first.
     pub(super) recursive: RefCell<HashMap<SlotIndex, usize>>,
+    /// Wakes threads of a shared table that wait for leases of the seat.
+    pub(super) own_ends: OwnEnds,
     /// The number of this participant's pins of each array, at least one.
     pub(super) pins: RefCell<BTreeMap<AnyHandle, usize>>,
     /// Schema index of each record type used here.
@@ -71,6 +74,7 @@ impl Core {
             process: TokenWord::of_this_process(),
             cache: RefCell::new(Cache::new(segment.retain_limits())),
             recursive: RefCell::default(),
+            own_ends: OwnEnds::default(),
             pins: RefCell::default(),
             schemas: RefCell::default(),
             named: RefCell::default(),

@@ -1,12 +1,15 @@
 //! Errors of allocating, leasing and freeing.
 
+use core::ops::Range;
+use core::time::Duration;
+
 use thiserror::Error as ThisError;
 
 use crate::descriptor::{HalfWritten, WrongKind};
 use crate::element::{InvalidElement, LayoutError};
 use crate::handle::AnyHandle;
 use crate::memory::Corrupt;
-use crate::message::{Bytes, Called, Utc};
+use crate::message::{Bytes, Called, Rows, Utc};
 use crate::seat::JoinError;
 use crate::segment::{ForeignLock, NoMemory, SegmentError};
 
@@ -136,6 +139,43 @@ pub enum LeaseError {
         /// A process that holds it; 0 for members of a round without its opener.
         pid: u32,
     },
+    /// The lease was not to be had within the time that the caller waits.
+    #[error(
+        "{handle}{} could not be leased within {waited:?}: it is leased by {}",
+        Called(.name),
+        match *.pid {
+            0 => "members of a round that has lost its opener; wait until they have left it"
+                .to_owned(),
+            pid if pid == std::process::id() => format!(
+                "process {pid}, which is this process: drop the guard or unlock the lease in the \
+                 thread that has it, or pass a longer timeout"
+            ),
+            pid => format!("process {pid}; let it end its lease, or pass a longer timeout"),
+        }
+    )]
+    TimedOut {
+        /// The handle.
+        handle: AnyHandle,
+        /// A name of the array, if it has one.
+        name: Option<String>,
+        /// A process that holds it, or waits to write it; 0 for members of a round without its
+        /// opener.
+        pid: u32,
+        /// The time that the caller waited.
+        waited: Duration,
+    },
+    /// The participant that waits for the lease holds the array itself.
+    #[error(
+        "{handle}{} is leased by this participant itself, so the call would wait for ever: drop the \
+         guard, unlock the lease or end the round first",
+        Called(.name)
+    )]
+    Deadlock {
+        /// The handle.
+        handle: AnyHandle,
+        /// A name of the array, if it has one.
+        name: Option<String>,
+    },
     /// The holder of the lease is dead, and a foreign lock prevents reclaiming the lease.
     #[error(
         "{handle}{} is leased by process {pid}, which is dead, and cannot be reclaimed: {lock}",
@@ -154,9 +194,16 @@ pub enum LeaseError {
     /// A writer died or panicked.
     #[error(
         "{handle}{} is poisoned: process {pid} died or panicked while it wrote {what} (noticed \
-         {}), and the contents may be half-written; inspect them and call recover or clear_poison, \
-         or free the array",
-        Called(.name), Utc(*unix_time)
+         {}), and {}", Called(.name), Utc(*unix_time),
+        match .rows.is_empty() {
+            true => "the contents may be half-written; inspect them and call recover or \
+                     clear_poison, or free the array".to_owned(),
+            false => format!(
+                "{} may be half-written; call recover, clear_poison or read_rest of its partition, \
+                 or recover or clear_poison of the table for all of the array, or free it",
+                Rows(.rows)
+            ),
+        }
     )]
     Poisoned {
         /// The handle.
@@ -169,6 +216,10 @@ pub enum LeaseError {
         unix_time: u64,
         /// The part that it was writing.
         what: HalfWritten,
+        /// The indices of each torn tile along the axis that its partition cuts first: nothing else
+        /// is half-written. Empty if the poison is not that of torn tiles alone, or if the
+        /// partition was freed.
+        rows: Vec<Range<usize>>,
     },
     /// The lease or pin cannot be given back here: see [`unlock`](crate::HandleTable::unlock) and
     /// [`unpin`](crate::HandleTable::unpin).

@@ -3,11 +3,13 @@
 
 use core::fmt;
 use core::ops::{Deref, DerefMut, Range};
+use core::time::Duration;
 
 use ndarray::{ArrayRef, ArrayView, ArrayViewMut, Axis, Dimension, RawArrayViewMut, Slice};
 
 use super::core::Core;
 use super::locate::Located;
+use super::locked::Mode;
 use crate::element::Element;
 use crate::handle::{AnyHandle, Handle};
 use crate::memory::{Access, ViewAccesses};
@@ -60,6 +62,44 @@ impl Core {
                 drop(self.exclusive_lease(slot, handle, Purpose::Write));
                 Err(error.into())
             }
+        }
+    }
+
+    /// Leases an array for reading, and waits for its writers.
+    #[track_caller]
+    pub(crate) fn read_timeout<T: Element, D: Dimension>(
+        &self,
+        handle: Handle<T, D>,
+        timeout: Duration,
+    ) -> Result<ReadGuard<'_, T, D>, LeaseError> {
+        match self.read(handle) {
+            Err(LeaseError::Busy { .. }) => {
+                let handle = AnyHandle::from(handle);
+                let (slot, shared) = self.wait_for(handle, Mode::Read, timeout)?;
+                let lease = self.shared_lease(slot, handle, shared);
+                let located = self.locate_checked(slot, handle)?;
+                Ok(ReadGuard::new(lease, located))
+            }
+            taken => taken,
+        }
+    }
+
+    /// Leases an array for writing, and waits for its readers and writers.
+    #[track_caller]
+    pub(crate) fn write_timeout<T: Element, D: Dimension>(
+        &self,
+        handle: Handle<T, D>,
+        timeout: Duration,
+    ) -> Result<WriteGuard<'_, T, D>, LeaseError> {
+        match self.write(handle) {
+            Err(LeaseError::Busy { .. }) => {
+                let handle = AnyHandle::from(handle);
+                let (slot, _) = self.wait_for(handle, Mode::Write, timeout)?;
+                let lease = self.exclusive_lease(slot, handle, Purpose::Write);
+                let located = self.locate_checked(slot, handle)?;
+                Ok(WriteGuard::new(lease, located))
+            }
+            taken => taken,
         }
     }
 
@@ -137,11 +177,29 @@ impl<'t, T: Element, D: Dimension> ReadGuard<'t, T, D> {
     }
 
     /// Returns a view that lives as long as the guard is borrowed.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.from_shape_fn(4, |i| i as u64)?;
+    /// let guard = table.read(x)?;
+    /// let (left, right) = guard.view().split_at(ndarray::Axis(0), 2);
+    /// assert_eq!((left.sum(), right.sum()), (1, 5));
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn view(&self) -> ArrayView<'_, T, D> {
         self.view.view()
     }
 
     /// Returns the array's handle.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>(3)?;
+    /// assert_eq!(table.read(x)?.handle(), x.into());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn handle(&self) -> AnyHandle {
         self.lease.handle
     }
@@ -196,16 +254,44 @@ impl<'t, T: Element, D: Dimension> WriteGuard<'t, T, D> {
     }
 
     /// Returns a view that lives as long as the guard is borrowed.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.from_elem(3, 2)?;
+    /// assert_eq!(table.write(x)?.view().product(), 8);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn view(&self) -> ArrayView<'_, T, D> {
         self.view.view()
     }
 
     /// Returns a mutable view that lives as long as the guard is borrowed.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<u32, _>((2, 3))?;
+    /// let mut guard = table.write(x)?;
+    /// for (number, mut row) in guard.view_mut().rows_mut().into_iter().enumerate() {
+    ///     row.fill(number as u32);
+    /// }
+    /// assert_eq!(guard.sum(), 3);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn view_mut(&mut self) -> ArrayViewMut<'_, T, D> {
         self.view.view_mut()
     }
 
     /// Returns the array's handle.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>(3)?;
+    /// assert_eq!(table.write(x)?.handle(), x.into());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn handle(&self) -> AnyHandle {
         self.lease.handle
     }
@@ -257,6 +343,14 @@ impl<'t, T: Element, D: Dimension> Attached<'t, T, D> {
     }
 
     /// Returns the length of each axis.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>((2, 3))?;
+    /// assert_eq!(table.attach(x)?.shape(), [2, 3]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn shape(&self) -> &[usize] {
         self.view.shape()
     }

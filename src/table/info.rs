@@ -7,7 +7,7 @@ use crate::descriptor::{Descriptor, WrongKind};
 use crate::element::Order;
 use crate::element::{DType, Element};
 use crate::handle::{AnyHandle, Handle};
-use crate::seat::{ParticipantInfo, Peer};
+use crate::seat::{JoinError, ParticipantInfo, Peer};
 use crate::segment::Segment;
 use crate::table::error::LeaseError;
 use crate::word::{SeatId, SlotWord};
@@ -46,8 +46,16 @@ impl Core {
         self.tables().info(handle.into())
     }
 
+    /// Returns this participant, as others see it.
+    pub(crate) fn peer(&self) -> Result<Peer, JoinError> {
+        let me = self.enter()?;
+        // Its own seat is taken as long as it lives.
+        Ok(Peer::of(self.segment().memory(), me).unwrap_or(bytemuck::Zeroable::zeroed()))
+    }
+
     /// Returns the owner of what a handle names. Returns `None` if it is detached.
     pub(crate) fn owner(&self, handle: AnyHandle) -> Result<Option<Peer>, LeaseError> {
+        self.enter()?;
         let memory = self.segment().memory();
         loop {
             let (slot, generation) = self.tables().live(handle)?;

@@ -39,6 +39,11 @@ impl<'t> KeptLease<'t> {
         Ok(me)
     }
 
+    /// Keeps the lease until this participant leaves or dies.
+    pub(crate) fn keep(&self) {
+        self.lease.borrow_mut().keep();
+    }
+
     #[cold]
     fn take_again(&self) -> Result<(), LeaseError> {
         let handle = self.lease.borrow().handle;

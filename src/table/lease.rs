@@ -2,6 +2,7 @@
 
 use ndarray::Dimension;
 
+use super::bed::Bed;
 use super::core::Core;
 use super::locate::Located;
 use super::slot::{Refused, ReleaseOutcome, Shared, Slot};
@@ -66,8 +67,31 @@ impl Core {
             return Err(LeaseError::Stale { handle }.into());
         };
         match slot.lock_exclusive(generation, me, purpose) {
-            Ok(()) => Ok(slot),
+            Ok(()) => {
+                if purpose == Purpose::Recover {
+                    self.note_half_written(slot);
+                }
+                Ok(slot)
+            }
             Err((why, tail)) => Err(self.refuse(handle, why, tail)),
+        }
+    }
+
+    /// Notes that this participant may write all of a poisoned array, which it has leased: from
+    /// here on torn tiles do not account for the poison.
+    fn note_half_written(&self, slot: Slot<'_>) {
+        let words = self.segment.memory().descriptor(slot.index);
+        PoisonNote::now(std::process::id(), HalfWritten::Array).store(words);
+    }
+
+    /// Takes a shared lease, also of a poisoned array. The caller must not look at half-written
+    /// elements.
+    pub(crate) fn lease_poisoned(&self, handle: AnyHandle) -> Result<SharedLease<'_>, LeaseError> {
+        let me = self.enter()?;
+        let (slot, generation) = self.slot(handle).ok_or(LeaseError::Stale { handle })?;
+        match slot.lock_poisoned(generation, me) {
+            Ok(shared) => Ok(self.shared_lease(slot, handle, shared)),
+            Err((why, tail)) => Err(self.refuse(handle, why, tail).into()),
         }
     }
 
@@ -126,17 +150,24 @@ impl Core {
             Refused::Stale => LeaseError::Stale { handle },
             Refused::Busy(seat) => self.busy(handle, seat),
             Refused::Control => WrongKind::control(handle).into(),
-            Refused::Poisoned => {
-                let words = self.segment.memory().descriptor(slot);
-                let note = PoisonNote::load(words);
-                LeaseError::Poisoned {
-                    handle,
-                    name: self.above.name_of(self, handle),
-                    pid: note.pid,
-                    unix_time: note.time,
-                    what: note.what,
-                }
-            }
+            Refused::Poisoned => self.poisoned(handle, slot),
+        }
+    }
+
+    /// Returns the error of an array that is poisoned.
+    #[cold]
+    pub(crate) fn poisoned(&self, handle: AnyHandle, slot: SlotIndex) -> LeaseError {
+        let note = PoisonNote::load(self.segment.memory().descriptor(slot));
+        let rows = note
+            .torn_in
+            .map(|at| self.above.torn_rows(self, at, handle));
+        LeaseError::Poisoned {
+            handle,
+            name: self.above.name_of(self, handle),
+            pid: note.pid,
+            unix_time: note.time,
+            what: note.what,
+            rows: rows.unwrap_or_default(),
         }
     }
 
@@ -204,8 +235,19 @@ impl Core {
         *count -= 1;
         if *count == 0 {
             recursive.remove(&slot);
+            self.own_ends.ended();
         }
         true
+    }
+
+    /// Returns the place to sleep until a lease of this seat has ended that its bit does not tell.
+    pub(super) fn bed_for_own_leases(&self) -> Bed {
+        self.own_ends.bed()
+    }
+
+    /// Returns `true` if the seat has more leases on a slot than its bit tells.
+    pub(super) fn has_recursive(&self, slot: SlotIndex) -> bool {
+        self.recursive.borrow().contains_key(&slot)
     }
 }
 
@@ -226,6 +268,11 @@ impl<'t> SharedLease<'t> {
     #[inline(always)]
     pub(crate) fn is_ours(&self) -> bool {
         self.table.is_of(self.token)
+    }
+
+    /// Makes a drop do nothing: the lease lasts until its participant leaves or dies.
+    pub(crate) fn keep(&mut self) {
+        self.token = !self.token;
     }
 
     /// Detaches the lease from the borrow of its table. It lasts until the table [resumes] and
@@ -318,6 +365,22 @@ pub(crate) struct ExclusiveLease<'t> {
 impl<'t> ExclusiveLease<'t> {
     pub(crate) fn table(&self) -> &'t Core {
         self.table
+    }
+
+    /// Leases the array to repair torn tiles. Releasing such a lease, also by a panic, leaves the
+    /// poison as it is, and its note.
+    pub(crate) fn for_mending(mut self) -> Self {
+        self.panicking = true;
+        self
+    }
+
+    /// Releases the lease and clears the poison, by one step.
+    pub(crate) fn mended(self) {
+        let lease = core::mem::ManuallyDrop::new(self);
+        if lease.table.is_of(lease.token) {
+            let tail = lease.slot.mend(lease.table.seat.get());
+            lease.table.hint_if_freed(lease.slot.index, tail);
+        }
     }
 
     /// Clears the poison of the leased array.

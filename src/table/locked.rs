@@ -101,12 +101,17 @@ impl Core {
             Mode::Write => self.take_exclusive(handle, Purpose::Write)?.index,
             Mode::Recover => self.take_exclusive(handle, Purpose::Recover)?.index,
         };
-        Ok(Ticket {
+        Ok(self.ticket_of(slot, handle, mode))
+    }
+
+    /// Returns the record of a lease that was taken.
+    pub(super) fn ticket_of(&self, slot: SlotIndex, handle: AnyHandle, mode: Mode) -> Ticket {
+        Ticket {
             slot,
             handle,
             mode,
             stay: self.stay(),
-        })
+        }
     }
 
     /// Returns the record of this participant.
@@ -179,7 +184,12 @@ impl Core {
 
     /// Takes a lease of an array of any type, and finds its bytes.
     pub(crate) fn lock(&self, handle: AnyHandle, mode: Mode) -> Result<Locked, LeaseError> {
-        let ticket = self.take(handle, mode)?;
+        self.locked(self.take(handle, mode)?)
+    }
+
+    /// Finds the bytes of the array of a lease. Releases the lease if that fails.
+    pub(crate) fn locked(&self, ticket: Ticket) -> Result<Locked, LeaseError> {
+        let (handle, mode) = (ticket.handle, ticket.mode);
         let located = Slot::of(self.segment.memory(), ticket.slot)
             .ok_or(LeaseError::Stale { handle })
             .and_then(|slot| self.locate_untyped(slot, handle));
@@ -265,12 +275,36 @@ impl Locked {
     }
 
     /// Returns the kind of the lease.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// use ndshm::untyped::Mode;
+    ///
+    /// let x = table.zeros::<f64, _>((2, 3))?;
+    /// let locked = table.lock(x, Mode::Read)?;
+    /// assert_eq!(locked.mode(), Mode::Read);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn mode(&self) -> Mode {
         self.ticket.mode
     }
 
     /// Returns `true` until the value is unlocked. A copy in a forked child returns what the
     /// parent's returned at the fork.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// use ndshm::untyped::Mode;
+    ///
+    /// let x = table.zeros::<f64, _>((2, 3))?;
+    /// let mut locked = table.lock(x, Mode::Read)?;
+    /// assert!(locked.is_held());
+    /// table.unlock(&mut locked, false)?;
+    /// assert!(!locked.is_held());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn is_held(&self) -> bool {
         self.held
     }
@@ -281,6 +315,17 @@ impl Locked {
     }
 
     /// Returns the length of each axis.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// use ndshm::untyped::Mode;
+    ///
+    /// let x = table.zeros::<f64, _>((2, 3))?;
+    /// let locked = table.lock(x, Mode::Read)?;
+    /// assert_eq!(locked.shape(), [2, 3]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn shape(&self) -> &[usize] {
         &self.kind.shape
     }
@@ -291,6 +336,17 @@ impl Locked {
     }
 
     /// Returns the array's handle.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// use ndshm::untyped::Mode;
+    ///
+    /// let x = table.zeros::<f64, _>((2, 3))?;
+    /// let locked = table.lock(x, Mode::Read)?;
+    /// assert_eq!(locked.handle(), x.into());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn handle(&self) -> AnyHandle {
         self.ticket.handle
     }

@@ -4,6 +4,7 @@
 
 pub(crate) mod above;
 pub(crate) mod alloc;
+pub(crate) mod bed;
 pub(crate) mod builder;
 mod cache;
 pub(crate) mod core;
@@ -27,3 +28,4 @@ pub(crate) mod slot;
 mod sweep;
 pub(crate) mod trim;
 pub(crate) mod untyped;
+pub(crate) mod wait;

@@ -2,10 +2,12 @@
 //!
 //! `README.md` beside this file states the protocol and argues why these steps suffice.
 
+use core::time::Duration;
+
 use crate::memory::Memory;
 use crate::seat::ParticipantInfo;
 use crate::span::{Extent, Span, Spans};
-use crate::sync::{Atom, Ordering};
+use crate::sync::{Atom, Ordering, Word};
 use crate::word::{Purpose, SeatId, SlotIndex, SlotWord};
 
 /// One slot of a segment: its word and its row of reader bits.
@@ -175,7 +177,12 @@ impl<'m> Slot<'m> {
                 .word
                 .compare_exchange(seen, retired, Ordering::AcqRel, Ordering::Relaxed)
             {
-                Ok(_) => return Ok(retired),
+                Ok(_) => {
+                    if retired.is_waited() {
+                        wake(self.word);
+                    }
+                    return Ok(retired);
+                }
                 Err(now) => seen = now,
             }
         }
@@ -191,13 +198,34 @@ impl<'m> Slot<'m> {
         generation: u32,
         me: SeatId,
     ) -> Result<Shared, (Refused, ReleaseOutcome)> {
+        self.lock_if(me, |word| admit(word, generation))
+    }
+
+    /// Attempts to acquire a shared lease for `me`, also of a poisoned array.
+    pub(crate) fn lock_poisoned(
+        self,
+        generation: u32,
+        me: SeatId,
+    ) -> Result<Shared, (Refused, ReleaseOutcome)> {
+        self.lock_if(me, |word| match admit(word, generation) {
+            Err(Refused::Poisoned) => Ok(()),
+            other => other,
+        })
+    }
+
+    #[inline(always)]
+    fn lock_if(
+        self,
+        me: SeatId,
+        admit: impl Fn(SlotWord) -> Result<(), Refused>,
+    ) -> Result<Shared, (Refused, ReleaseOutcome)> {
         // A stale handle must not set bits: they would refuse the writers of another array.
-        admit(self.word(), generation).map_err(|refused| (refused, ReleaseOutcome::Unchanged))?;
+        admit(self.word()).map_err(|refused| (refused, ReleaseOutcome::Unchanged))?;
         let shared = self.set_bit(me);
         // First the bit, then the word: we read a writer's or freer's earlier transition, and
         // a writer or freer that comes later in the word's order sees our bit.
         let word = self.word.read_modify_write(Ordering::AcqRel);
-        admit(word, generation)
+        admit(word)
             .map(|()| shared)
             .map_err(|refused| (refused, self.undo(shared, me)))
     }
@@ -291,17 +319,90 @@ impl<'m> Slot<'m> {
     /// Releases the exclusive lease of `me`. `poison` says that the bytes may be half-written.
     #[inline]
     pub(crate) fn unlock_exclusive(self, me: SeatId, poison: bool) -> ReleaseOutcome {
+        self.end_writing(|word| word.unlock(me, poison))
+    }
+
+    /// Releases the exclusive lease of `me`, and clears the poison: the bytes were repaired.
+    pub(crate) fn mend(self, me: SeatId) -> ReleaseOutcome {
+        self.end_writing(|word| word.mend(me))
+    }
+
+    #[inline(always)]
+    fn end_writing(self, next: impl FnMut(SlotWord) -> Option<SlotWord>) -> ReleaseOutcome {
         // Release: pairs with the Acquire of the next lease. Acquire: pairs with the Release of a
         // refused reader's release check, if that came before: its bit is then seen to be clear.
-        let unlocked = self
-            .word
-            .update(Ordering::AcqRel, Ordering::Relaxed, |word| {
-                word.unlock(me, poison)
-            });
-        match unlocked {
-            Ok((_, word)) => tail_of_lease(word),
-            // `me` does not hold the lease.
+        match self.word.update(Ordering::AcqRel, Ordering::Relaxed, next) {
+            Ok((before, word)) => {
+                if before.is_waited_if_written() {
+                    wake(self.word);
+                }
+                tail_of_lease(word)
+            }
+            // The caller does not hold the lease.
             Err(_) => ReleaseOutcome::Unchanged,
+        }
+    }
+
+    /// Sets the caller's bit, and then the writer: from here on no reader enters. Returns `false` if
+    /// there is a writer already, or the array is not to be had. The caller has the bit in any case.
+    ///
+    /// The bit comes first: a writer with its own bit has not written yet, and its death does not
+    /// poison the array.
+    pub(crate) fn announce(self, generation: u32, me: SeatId, purpose: Purpose) -> (Shared, bool) {
+        let mark = self.set_bit(me);
+        // Acquire: as in `lock_exclusive`.
+        let announced = self
+            .word
+            .update(Ordering::Acquire, Ordering::Relaxed, |word| {
+                word.lock(generation, me, purpose)
+            });
+        (mark, announced.is_ok())
+    }
+
+    /// Sets WAITED. Returns the word on which the caller may [sleep](Slot::sleep), or `None` if it
+    /// has no writer, or is not LIVE in `generation`.
+    pub(crate) fn wait(self, generation: u32) -> Option<SlotWord> {
+        // Acquire: pairs with the Release of a reader's release check, if that came before: its bit
+        // is then seen to be clear. A later one finds WAITED.
+        let waited = self
+            .word
+            .update(Ordering::Acquire, Ordering::Relaxed, |word| {
+                word.wait(generation)
+            });
+        waited.ok().map(|(_, word)| word)
+    }
+
+    /// Returns `true` if `me` has a shared lease of the array, and may have another one whatever
+    /// writer waits: while the bit is set, nobody writes unless it is in a round.
+    pub(crate) fn reads_already(self, generation: u32, me: SeatId) -> bool {
+        let word = self.word();
+        self.has_bit(me)
+            && word.is_live(generation)
+            && !(word.is_in_round() || word.is_poisoned() || word.is_written_by(me))
+    }
+
+    /// Sleeps for at most `nap` while the word is `seen`, apart from its generation.
+    pub(crate) fn sleep(self, seen: SlotWord, nap: Duration) {
+        self.word.wait(seen.bits() as u32, nap);
+    }
+
+    /// Sleeps for at most `nap` while the half of the row that has the bit of `reader` is that of
+    /// `seen`, the word of the row. Wakes up after a release check that finds WAITED.
+    pub(crate) fn sleep_for(self, reader: SeatId, seen: u64, nap: Duration) {
+        if let Some((word, bit)) = self.bit(reader) {
+            match bit >> 32 {
+                0 => word.wait(seen as u32, nap),
+                _ => word.wait_high((seen >> 32) as u32, nap),
+            }
+        }
+    }
+
+    /// Wakes the writer that waits for readers.
+    #[cold]
+    fn wake_row(self) {
+        for word in self.readers {
+            word.wake_all();
+            word.wake_high();
         }
     }
 
@@ -493,6 +594,20 @@ impl<'m> Slot<'m> {
         seats_of(self.readers)
     }
 
+    /// Returns the first seat with a bit set, other than `me`, and the word of the row that has it.
+    pub(crate) fn any_other_reader(self, me: SeatId) -> Option<(SeatId, u64)> {
+        let own = me.index();
+        let mut words = self.readers.iter().enumerate();
+        words.find_map(|(at, word)| {
+            let own = own
+                .filter(|own| own / 64 == at)
+                .map_or(0, |own| 1 << (own % 64));
+            // Acquire: pairs with the Release in `clear_bit`.
+            let bits = word.load(Ordering::Acquire);
+            Some((first_of(at, bits & !own)?, bits))
+        })
+    }
+
     /// Returns the first seat with a bit set.
     #[inline(always)]
     pub(crate) fn any_reader(self) -> Option<SeatId> {
@@ -597,18 +712,33 @@ fn tail_of_lease(word: SlotWord) -> ReleaseOutcome {
 #[cold]
 fn finish_from(memory: &Memory, index: SlotIndex, mut seen: SlotWord) -> Option<SlotWord> {
     let slot = Slot::of(memory, index)?;
+    if seen.is_waited() {
+        // The writer may wait for the bit that the caller has cleared.
+        slot.wake_row();
+    }
     while let Some(next) = seen.after_leases() {
         if is_kept_by_pins(memory, index, seen) {
             // The participant that clears the pin runs the release check after us.
             break;
         }
-        match slot.finish(seen, next) {
+        let finished = slot.finish(seen, next);
+        if seen.is_waited() {
+            // `next` has no writer, if the word is that.
+            wake(slot.word);
+        }
+        match finished {
             ReleaseOutcome::Unchanged => break,
             ReleaseOutcome::Unfinished(now) => seen = now,
             ReleaseOutcome::Free(word) => return Some(word),
         }
     }
     None
+}
+
+/// Wakes the participants that sleep on a word.
+#[cold]
+fn wake(word: &Atom<SlotWord>) {
+    word.wake_all();
 }
 
 /// Returns the first seat among the bits of a row. Takes the row in registers: callers that find it

@@ -2,9 +2,11 @@
 
 use core::marker::PhantomData;
 use core::ptr::NonNull;
+use core::time::Duration;
 
 use super::core::Core;
 use super::lease::{ExclusiveLease, SharedLease};
+use super::locked::Mode;
 use super::slot::Slot;
 use crate::descriptor::bytes_of;
 use crate::element::Order;
@@ -78,6 +80,40 @@ impl Core {
         let lease = self.lease_exclusive(handle.into(), Purpose::Write)?;
         let located = self.locate_untyped(lease.slot, lease.handle)?;
         Ok(UntypedWriteGuard::new(lease, located))
+    }
+
+    /// Leases an array for reading, with any element type, and waits for its writers.
+    pub(crate) fn read_untyped_timeout(
+        &self,
+        handle: AnyHandle,
+        timeout: Duration,
+    ) -> Result<UntypedReadGuard<'_>, LeaseError> {
+        match self.read_untyped(handle) {
+            Err(LeaseError::Busy { .. }) => {
+                let (slot, shared) = self.wait_for(handle, Mode::Read, timeout)?;
+                let lease = self.shared_lease(slot, handle, shared);
+                let located = self.locate_untyped(slot, handle)?;
+                Ok(UntypedReadGuard::new(lease, located))
+            }
+            taken => taken,
+        }
+    }
+
+    /// Leases an array for writing, with any element type, and waits for its readers and writers.
+    pub(crate) fn write_untyped_timeout(
+        &self,
+        handle: AnyHandle,
+        timeout: Duration,
+    ) -> Result<UntypedWriteGuard<'_>, LeaseError> {
+        match self.write_untyped(handle) {
+            Err(LeaseError::Busy { .. }) => {
+                let (slot, _) = self.wait_for(handle, Mode::Write, timeout)?;
+                let lease = self.exclusive_lease(slot, handle, Purpose::Write);
+                let located = self.locate_untyped(slot, handle)?;
+                Ok(UntypedWriteGuard::new(lease, located))
+            }
+            taken => taken,
+        }
     }
 }
 
@@ -178,6 +214,14 @@ impl<'t> UntypedReadGuard<'t> {
     }
 
     /// Returns the bytes of the elements, in memory order.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.from_elem(2, 258_u16)?;
+    /// assert_eq!(table.read_untyped(x)?.bytes(), [2, 1, 2, 1]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: the bytes are in the array's extent, which is mapped while the table lives
         // (`locate_untyped`), and they are initialised. Nobody writes them while the shared lease
@@ -215,6 +259,14 @@ impl<'t> UntypedWriteGuard<'t> {
     }
 
     /// Returns the bytes of the elements, in memory order.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.from_elem(4, 7_u8)?;
+    /// assert_eq!(table.write_untyped(x)?.bytes(), [7; 4]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: the bytes are in the array's extent, which is mapped while the table lives
         // (`locate_untyped`), and they are initialised. Nobody else writes them while the exclusive
@@ -223,6 +275,15 @@ impl<'t> UntypedWriteGuard<'t> {
     }
 
     /// Returns the bytes of the elements, in memory order, to be written.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<u8, _>(4)?;
+    /// table.write_untyped(x)?.bytes_mut().copy_from_slice(b"text");
+    /// assert_eq!(table.read(x)?.to_vec(), b"text");
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `bytes`; `self` is borrowed mutably, so no other borrow of the bytes lives.
         unsafe { self.bytes.as_mut() }

@@ -20,6 +20,7 @@ const POISONED: u64 = 1 << 3;
 const DETACHED: u64 = 1 << 4;
 const CLEAN: u64 = 1 << 5;
 const CONTROL: u64 = CLEAN;
+const WAITED: u64 = CLEAN;
 const ROUND: u64 = 1 << 6;
 const NAMED: u64 = 1 << 7;
 const LAST: u64 = u32::MAX as u64;
@@ -44,6 +45,9 @@ fn words_of_transitions_are_no_faults() {
         slot(LIVE, 8, 7, 5),
         slot(LIVE | ROUND, 8, 7, 5),
         slot(LIVE | ROUND, ORPHAN, 7, 5),
+        slot(LIVE | WAITED, 8, 7, 5),
+        slot(LIVE | WAITED | ROUND, ORPHAN, 7, 5),
+        slot(RETIRED | WAITED | PINNED, 8, 7, 5),
         slot(RETIRED, 0, 7, 5),
         slot(RETIRED | DETACHED | ROUND | NAMED | POISONED, 8, 7, 5),
         slot(LIVE | PINNED | POISONED | ROUND, ORPHAN, 7, 5),
@@ -156,6 +160,31 @@ fn the_last_lease_frees_a_retired_slot_and_closes_an_orphaned_round() {
     assert_eq!(slot(LIVE | ROUND, 8, 7, 5).after_leases(), None);
     assert_eq!(slot(FREE, 0, 0, 5).after_leases(), None);
     assert_eq!(slot(RESERVED, 0, 7, 5).after_leases(), None);
+}
+
+#[test]
+fn only_a_word_with_a_writer_is_waited_for() {
+    let written = slot(LIVE | PINNED, 8, 7, 5);
+    let waited = slot(LIVE | PINNED | WAITED, 8, 7, 5);
+    assert_eq!(written.wait(5), Some(waited));
+    assert_eq!(waited.wait(5), Some(waited));
+    assert!(waited.is_waited() && !waited.is_control() && !written.is_waited());
+    let control = slot(LIVE | CONTROL, 0, 7, 5);
+    assert!(control.is_control() && !control.is_waited());
+    assert_eq!((written.wait(4), control.wait(5)), (None, None));
+    assert_eq!(slot(RETIRED, 8, 7, 5).wait(5), None);
+    assert_eq!(
+        waited.unlock(OTHER, false),
+        Some(slot(LIVE | PINNED, 0, 7, 5))
+    );
+    assert_eq!(waited.pin(5), Some(waited));
+    let round = slot(LIVE | WAITED | ROUND, 8, 7, 5);
+    let orphan = slot(LIVE | WAITED | ROUND, ORPHAN, 7, 5);
+    assert_eq!(round.orphan(OTHER, false), Some(orphan));
+    assert_eq!(orphan.after_leases(), Some(slot(LIVE, 0, 7, 5)));
+    let retired = slot(RETIRED | WAITED | PINNED, 8, 7, 5);
+    assert_eq!(waited.retire(5, ME), Some(retired));
+    assert!(retired.is_waited() && !retired.is_control());
 }
 
 #[test]
@@ -304,8 +333,8 @@ fn words_print_what_they_say() {
             "Free generation 5, owner nobody, writer nobody, clean",
         ),
         (
-            format!("{:?}", slot(LIVE | CONTROL, ORPHAN, 7, 5)),
-            "Live generation 5, owner seat 6, writer orphan, control",
+            format!("{:?}", slot(LIVE | WAITED, ORPHAN, 7, 5)),
+            "Live generation 5, owner seat 6, writer orphan, waited for",
         ),
         (
             format!("{:?}", slot(FREE, 0, 0, 5)),

@@ -95,6 +95,13 @@ impl Claim {
             .then(|| Self::new(round, ClaimState::Held, opener))
     }
 
+    /// Attempts TORN in `round` → HELD by the round's opener, which repairs the tile.
+    #[must_use]
+    pub(crate) fn retake_torn(self, round: u64, opener: SeatId) -> Option<Self> {
+        (self.state() == ClaimState::Torn && self.round() == round)
+            .then(|| Self::new(round, ClaimState::Held, opener))
+    }
+
     /// Attempts HELD by the round's opener, or TORN, in `round` → OPEN of the round before. So the
     /// tile can be claimed in `round` again.
     #[must_use]
@@ -102,6 +109,13 @@ impl Claim {
         let ours = self.is_held_by(opener) || self.state() == ClaimState::Torn;
         (ours && self.round() == round && round > 0)
             .then(|| Self::new(round - 1, ClaimState::Open, SeatId::NONE))
+    }
+
+    /// Attempts TORN in `round` → DONE by `me`, which has repaired the tiles.
+    #[must_use]
+    pub(crate) fn mend(self, round: u64, me: SeatId) -> Option<Self> {
+        (self.state() == ClaimState::Torn && self.round() == round)
+            .then(|| Self::new(round, ClaimState::Done, me))
     }
 
     /// Attempts HELD by `seat` → TORN in the same round. Keeps the seat in the word as the culprit.
@@ -236,6 +250,18 @@ impl RoundWord {
     pub(crate) fn abandon(self, opener: SeatId) -> Option<Self> {
         self.is_held_by(opener)
             .then(|| Self::new(self.round(), RoundState::GivenUp, SeatId::NONE))
+    }
+
+    /// Returns `true` if the last round was ended with torn tiles, and its arrays were released.
+    pub(crate) fn is_settled_torn(self) -> bool {
+        self.state() == RoundState::Torn && self.is_settled()
+    }
+
+    /// Attempts settled in `round` with torn tiles → settled and whole: the tiles were repaired.
+    #[must_use]
+    pub(crate) fn mend(self, round: u64) -> Option<Self> {
+        (self.is_settled_torn() && !self.is_freed() && self.round() == round)
+            .then(|| Self::new(round, RoundState::Whole, SeatId::NONE))
     }
 
     /// Attempts to close the partition for good, if the last round is settled.
@@ -411,6 +437,10 @@ mod tests {
             .and_then(|held| held.tear(OTHER))
             .unwrap();
         assert!(torn.reopen(3, ME).unwrap().claim(3, ME).is_some());
+        assert_eq!(done.retake_torn(3, ME), None);
+        assert_eq!(torn.retake_torn(4, ME), None, "of an earlier round");
+        let repaired = torn.retake_torn(3, ME).and_then(|held| held.give_back(ME));
+        assert_eq!(repaired.unwrap().state(), ClaimState::Done);
         assert_eq!(torn.reopen(4, ME), None, "of an earlier round");
     }
 
@@ -480,6 +510,7 @@ mod tests {
             let _ = (word.open_next(ME), word.close(ME, RoundState::Whole), word.settle(ME));
             let _ = (word.abandon(ME), word.free());
             let _ = (claim.retake(round, ME), claim.reopen(round, ME));
+            let _ = claim.retake_torn(round, ME);
             let count = DoneCount::from_bits(bits);
             let _ = count.add(round, round);
         }

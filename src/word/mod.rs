@@ -19,7 +19,7 @@ pub(crate) use bucket::BucketWord;
 pub(crate) use claim::{Claim, ClaimState, DoneCount, RoundState, RoundWord, UnitRecord};
 pub(crate) use hash::fnv1a;
 pub(crate) use index::{BucketIndex, SlotIndex, SpanIndex};
-pub(crate) use queue::{CellState, CellWord, EndWord};
+pub(crate) use queue::{CellState, CellWord, DeliveryWord, EndWord};
 pub(crate) use seat::{SeatId, SeatWord};
 pub(crate) use slot::{Lifecycle, Purpose, SlotWord};
 pub(crate) use span::SpanWord;

@@ -13,8 +13,10 @@ pub(crate) enum CellState {
     Writing,
     /// Has a job.
     Full,
-    /// The seat reads the job.
+    /// The seat reads the job, or puts it back.
     Taking,
+    /// The job belongs to the seat until it is acknowledged.
+    Bound,
     /// Bits that no transition writes.
     Invalid,
 }
@@ -43,6 +45,7 @@ impl CellWord {
             CellState::Writing => 1,
             CellState::Full => 2,
             CellState::Taking => 3,
+            CellState::Bound => 4,
             CellState::Invalid => Self::STATE.max(),
         };
         let word = Self::SEAT.set(0, seat.field());
@@ -64,6 +67,7 @@ impl CellWord {
             1 => CellState::Writing,
             2 => CellState::Full,
             3 => CellState::Taking,
+            4 => CellState::Bound,
             _ => CellState::Invalid,
         }
     }
@@ -80,10 +84,21 @@ impl CellWord {
     /// Returns the first lap in which the cell may still become FULL.
     pub(crate) fn next_full(self) -> u64 {
         match self.state() {
-            // A death would put the job back, in the next lap.
-            CellState::Taking => self.lap() + 1,
+            // A death would put the job back, in the next lap at the earliest.
+            CellState::Taking | CellState::Bound => self.lap() + 1,
             _ => self.lap(),
         }
+    }
+
+    /// Returns `true` if a search may move the cell to a later lap.
+    #[inline]
+    pub(crate) fn is_passable(self) -> bool {
+        matches!(self.state(), CellState::Empty | CellState::Bound)
+            && self.lap() < Self::CLAIM_LIMIT
+    }
+
+    pub(crate) fn is_bound_by(self, seat: SeatId) -> bool {
+        self.state() == CellState::Bound && self.seat() == seat
     }
 
     /// Attempts EMPTY → WRITING by `me` in `lap`, which is this lap or a later one.
@@ -118,6 +133,28 @@ impl CellWord {
             .then(|| Self::new(self.lap() + 1, CellState::Empty, SeatId::NONE))
     }
 
+    /// Attempts TAKING by `me` → BOUND by `me`.
+    #[must_use]
+    pub(crate) fn bind(self, me: SeatId) -> Option<Self> {
+        (self.state() == CellState::Taking && self.seat() == me)
+            .then(|| Self::new(self.lap(), CellState::Bound, me))
+    }
+
+    /// Attempts BOUND by `me` → EMPTY of the next lap.
+    #[must_use]
+    pub(crate) fn acknowledge(self, me: SeatId) -> Option<Self> {
+        (self.is_bound_by(me) && self.lap() < Self::LAST_LAP)
+            .then(|| Self::new(self.lap() + 1, CellState::Empty, SeatId::NONE))
+    }
+
+    /// Attempts BOUND by `seat` → TAKING by `seat` in the later lap `lap`. The job comes back in the
+    /// lap after that.
+    #[must_use]
+    pub(crate) fn unbind(self, seat: SeatId, lap: u64) -> Option<Self> {
+        (self.is_bound_by(seat) && self.lap() < lap && lap < Self::LAST_LAP)
+            .then(|| Self::new(lap, CellState::Taking, seat))
+    }
+
     /// Attempts FULL → EMPTY of the next lap, by the producer of a job that came after the close.
     #[must_use]
     pub(crate) fn withdraw(self) -> Option<Self> {
@@ -125,11 +162,18 @@ impl CellWord {
             .then(|| Self::new(self.lap() + 1, CellState::Empty, SeatId::NONE))
     }
 
-    /// Attempts EMPTY → EMPTY of the later lap `lap`. Nobody will push in the laps between.
+    /// Attempts EMPTY or BOUND of a lap before `lap` → the same state in a later lap, so that the
+    /// cell does not become FULL before `lap`.
     #[must_use]
     pub(crate) fn pass_over(self, lap: u64) -> Option<Self> {
-        (self.is_claimable() && self.lap() < lap && lap < Self::CLAIM_LIMIT)
-            .then(|| Self::new(lap, CellState::Empty, SeatId::NONE))
+        let to = match self.state() {
+            CellState::Empty => lap,
+            // It comes back in the next lap at the earliest.
+            CellState::Bound => lap.checked_sub(1)?,
+            _ => return None,
+        };
+        (self.lap() < to && to < Self::CLAIM_LIMIT)
+            .then(|| Self::new(to, self.state(), self.seat()))
     }
 
     /// Attempts the undo after the death of `seat`: WRITING → EMPTY (nothing was pushed), TAKING →
@@ -154,6 +198,48 @@ impl fmt::Debug for CellWord {
             self.state(),
             self.seat(),
             self.lap()
+        )
+    }
+}
+
+word_type! {
+    /// The deliveries of a job that was bound before: count 15 | lap 49.
+    ///
+    /// In a BOUND cell the count is the job's. In other cells it is the job's if the lap is that in
+    /// which the job is, or will be, FULL. So a push need not clear it.
+    DeliveryWord
+}
+
+impl DeliveryWord {
+    const COUNT: Field = Field::first(15);
+    const LAP: Field = Self::COUNT.then(49);
+
+    /// Returns the word of a job that was delivered `count` times. The count saturates.
+    pub(crate) fn new(lap: u64, count: u64) -> Self {
+        let count = Self::COUNT.set(0, count.min(Self::COUNT.max()));
+        DeliveryWord(Self::LAP.set(count, lap))
+    }
+
+    pub(crate) fn count(self) -> u64 {
+        Self::COUNT.get(self.0)
+    }
+
+    /// Returns the deliveries of the job that is FULL in `lap`.
+    pub(crate) fn count_in(self, lap: u64) -> u64 {
+        match Self::LAP.get(self.0) == lap {
+            true => self.count(),
+            false => 0,
+        }
+    }
+}
+
+impl fmt::Debug for DeliveryWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} deliveries in lap {}",
+            self.count(),
+            Self::LAP.get(self.0)
         )
     }
 }
@@ -231,6 +317,7 @@ mod tests {
             EndWord::CLOSED,
             EndWord::POSITION,
         ]);
+        crate::word::testing::assert_disjoint(&[DeliveryWord::COUNT, DeliveryWord::LAP]);
     }
 
     #[test]
@@ -263,6 +350,52 @@ mod tests {
     }
 
     #[test]
+    fn the_life_of_a_bound_job() {
+        let full = CellWord::from_bits(0).claim(3, OTHER).unwrap();
+        let taking = full.publish(OTHER).unwrap().take(ME).unwrap();
+        assert_eq!(taking.bind(OTHER), None);
+        let bound = taking.bind(ME).unwrap();
+        assert_eq!((bound.lap(), bound.next_full(), bound.seat()), (3, 4, ME));
+        assert_eq!(
+            [bound.release(ME), bound.undo(ME), bound.claim(4, ME)],
+            [None; 3]
+        );
+        assert_eq!(
+            [bound.acknowledge(OTHER), bound.unbind(OTHER, 9)],
+            [None; 2]
+        );
+        assert_eq!(
+            bound.pass_over(4),
+            None,
+            "it does not come back before lap 4"
+        );
+        let passed = bound.pass_over(7).unwrap();
+        assert_eq!(
+            (passed.lap(), passed.next_full(), passed.seat()),
+            (6, 7, ME)
+        );
+        assert!(passed.is_bound_by(ME) && passed.is_passable() && !passed.is_claimable());
+        let empty = passed.acknowledge(ME).unwrap();
+        assert_eq!((empty.lap(), empty.state()), (7, CellState::Empty));
+        assert_eq!(passed.unbind(ME, 6), None, "a lap is used once");
+        let back = passed.unbind(ME, 8).unwrap().undo(ME).unwrap();
+        assert_eq!((back.lap(), back.state()), (9, CellState::Full));
+    }
+
+    #[test]
+    fn deliveries_count_in_their_lap_and_saturate() {
+        let word = DeliveryWord::new(9, 3);
+        assert_eq!(
+            [word.count(), word.count_in(9), word.count_in(8)],
+            [3, 3, 0]
+        );
+        let last = CellWord::LAST_LAP;
+        let most = DeliveryWord::new(last, u64::MAX);
+        assert_eq!(most.count_in(last), (1 << 15) - 1);
+        assert_eq!(DeliveryWord::default().count_in(0), 0);
+    }
+
+    #[test]
     fn laps_do_not_wrap() {
         let at = |lap, state, seat| CellWord::new(lap, state, seat);
         let used_up = at(CellWord::CLAIM_LIMIT, CellState::Empty, SeatId::NONE);
@@ -289,7 +422,8 @@ mod tests {
             let owner = word.seat();
             for next in [
                 word.claim(lap, ME), word.publish(owner), word.take(ME), word.release(owner),
-                word.withdraw(), word.pass_over(lap), word.undo(owner),
+                word.withdraw(), word.pass_over(lap), word.undo(owner), word.bind(owner),
+                word.acknowledge(owner), word.unbind(owner, lap),
             ].into_iter().flatten() {
                 // A lower state of the same lap may have any seat: compare only state and lap.
                 prop_assert!(next.bits() >> SeatId::BITS > word.bits() >> SeatId::BITS);

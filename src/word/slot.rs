@@ -31,6 +31,8 @@ pub(crate) enum Purpose {
     /// The holder alone writes, and repairs half-written bytes. The array stays poisoned until
     /// then.
     Recover,
+    /// The holder alone writes, and writes only torn tiles of one partition.
+    Mend,
 }
 
 word_type! {
@@ -54,8 +56,10 @@ impl SlotWord {
     const ROUND: Field = Self::CLEAN.then(1);
     const NAMED: Field = Self::ROUND.then(1);
     /// The same bit as CLEAN: only a FREE slot can be clean, only a LIVE or RETIRED one has
-    /// contents.
+    /// contents. A control array has no writer.
     const CONTROL: Field = Self::CLEAN;
+    /// The same bit in a word with a writer.
+    const WAITED: Field = Self::CLEAN;
     const WRITER: Field = Self::NAMED.then(SeatId::BITS);
     const OWNER: Field = Self::WRITER.then(SeatId::BITS);
     const GENERATION: Field = Self::OWNER.then(32);
@@ -140,7 +144,20 @@ impl SlotWord {
     /// parts of it.
     #[inline]
     pub(crate) fn is_control(self) -> bool {
-        self.is_live_or_retired() && Self::CONTROL.get(self.0) == 1
+        self.is_live_or_retired() && Self::CONTROL.get(self.0) == 1 && self.writer().is_none()
+    }
+
+    /// Returns `true` if a participant sleeps until this word changes, or is about to. There is a
+    /// writer then.
+    #[inline]
+    pub(crate) fn is_waited(self) -> bool {
+        self.is_live_or_retired() && self.is_waited_if_written() && !self.writer().is_none()
+    }
+
+    /// Does the work of [`is_waited`](SlotWord::is_waited) for a word that has a writer.
+    #[inline]
+    pub(crate) fn is_waited_if_written(self) -> bool {
+        Self::WAITED.get(self.0) == 1
     }
 
     #[inline]
@@ -184,7 +201,7 @@ impl SlotWord {
             Lifecycle::Invalid => return Some("the state of the slot is invalid"),
             Lifecycle::Free => owner.is_none() && writer.is_none() && unflagged,
             Lifecycle::Reserved => !owner.is_none() && writer.is_none() && unflagged && !cleaned,
-            Lifecycle::Live | Lifecycle::Retired if cleaned && !plain => false,
+            Lifecycle::Live | Lifecycle::Retired if self.is_control() && !plain => false,
             Lifecycle::Live => {
                 let orphan = writer != SeatId::ORPHAN || self.is_in_round();
                 let written = self.is_in_round() <= !writer.is_none();
@@ -269,8 +286,7 @@ impl SlotWord {
     #[must_use]
     #[inline]
     pub(crate) fn pin(self, generation: u32) -> Option<Self> {
-        (self.is_live(generation) && Self::CONTROL.get(self.0) == 0)
-            .then(|| self.with(Self::PINNED, 1))
+        (self.is_live(generation) && !self.is_control()).then(|| self.with(Self::PINNED, 1))
     }
 
     /// Attempts LIVE in `generation` → RETIRED by `me`. Keeps the writer, and PINNED.
@@ -304,11 +320,12 @@ impl SlotWord {
         }
     }
 
-    /// Returns `false` if [`after_leases`](SlotWord::after_leases) returns `None`, for most words
-    /// for which it does.
+    /// Returns `false` if [`after_leases`](SlotWord::after_leases) returns `None` and the word is not
+    /// WAITED, for most words of which that is so.
     #[inline]
     pub(crate) fn may_change_after_leases(self) -> bool {
-        self.is_retired() || self.writer() == SeatId::ORPHAN
+        // A writer may be ORPHAN, or wait for readers.
+        self.is_retired() || !self.writer().is_none()
     }
 
     /// Returns `true` if a RETIRED word has no writer, and never had a pin: nothing but a reader
@@ -351,7 +368,7 @@ impl SlotWord {
     #[must_use]
     #[inline]
     pub(crate) fn lock(self, generation: u32, me: SeatId, purpose: Purpose) -> Option<Self> {
-        let good = !self.is_poisoned() || purpose == Purpose::Recover;
+        let good = !self.is_poisoned() || matches!(purpose, Purpose::Recover | Purpose::Mend);
         let data = Self::CONTROL.get(self.0) == 0;
         (self.is_live(generation) && self.writer().is_none() && good && data).then(|| {
             self.with(Self::WRITER, me.field())
@@ -359,16 +376,31 @@ impl SlotWord {
         })
     }
 
-    /// Attempts to remove the writer `seat`. With `poison`, the bytes may be half-written, and the
+    /// Attempts to remove the writer `seat`, and WAITED. With `poison`, the bytes may be half-written, and the
     /// array is poisoned.
     #[must_use]
     #[inline]
     pub(crate) fn unlock(self, seat: SeatId, poison: bool) -> Option<Self> {
         self.is_written_by(seat).then(|| {
             self.with(Self::WRITER, 0)
+                .with(Self::WAITED, 0)
                 .with(Self::ROUND, 0)
                 .with_poison(poison)
         })
+    }
+
+    /// Attempts to remove the writer `seat`, and the poison: the writer has repaired the bytes.
+    #[must_use]
+    pub(crate) fn mend(self, seat: SeatId) -> Option<Self> {
+        let unlocked = self.unlock(seat, false)?;
+        Some(unlocked.with(Self::POISONED, 0))
+    }
+
+    /// Attempts LIVE in `generation` with a writer → the same, WAITED.
+    #[must_use]
+    #[inline]
+    pub(crate) fn wait(self, generation: u32) -> Option<Self> {
+        (self.is_live(generation) && !self.writer().is_none()).then(|| self.with(Self::WAITED, 1))
     }
 
     /// Attempts to remove the opener `seat` of a round. The array stays in the round, with the
@@ -490,6 +522,7 @@ impl fmt::Debug for SlotWord {
             (self.is_named(), "named"),
             (self.is_queued(), "queued"),
             (self.is_pinned(), "pinned"),
+            (self.is_waited(), "waited for"),
         ] {
             if set {
                 write!(f, ", {name}")?;

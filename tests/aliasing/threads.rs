@@ -65,7 +65,7 @@ fn ready_tiles_run_again() {
     let mut running = pool.start(&tiles, &(), |mut x, (), _| x += 1).unwrap();
     let mut sent = 0;
     while sent < 6 {
-        for mut ready in running.wait_any(1).unwrap() {
+        for mut ready in running.wait_any(1).unwrap().ready {
             ready.views()[0] += 10;
             ready.rerun();
             sent += 1;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use ndarray::{ArrayViewMut1, Axis, Ix1};
-use ndshm::{HandleTable, OnDeath, Pool, Segment, TileContext, Write};
+use ndshm::{HandleTable, OnFailure, Pool, Segment, TileContext, Write};
 
 use crate::support::{Flag, KINDS, Kind, Pipe, start};
 use crate::{support, with_each_pool};
@@ -106,7 +106,7 @@ pub fn each_run_of_a_tile_draws_its_own_numbers() {
         let x = table.zeros::<u64, _>(TILES).unwrap();
         let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
         pool.set_seed(5);
-        pool.set_on_death(OnDeath::RunAgain);
+        pool.set_on_failure(OnFailure::RunAgain);
         let flag = Flag::new();
         // With worker processes, a worker dies in a later run of a tile.
         let die = kind != Kind::Threads;
@@ -123,7 +123,7 @@ pub fn each_run_of_a_tile_draws_its_own_numbers() {
             .unwrap();
         let mut runs = [0u64; TILES];
         while runs.iter().any(|&run| run < 4) {
-            for mut ready in running.wait_any(1).unwrap() {
+            for mut ready in running.wait_any(1).unwrap().ready {
                 let tile = ready.index();
                 let expected = TileRng::at_step(5, 1, 0, runs[tile], tile).next_u64();
                 assert_eq!(
@@ -211,7 +211,7 @@ pub fn bools_tuples_and_arrays_cross() {
                 x += if on { by } else { 0 };
             })
             .unwrap();
-        running.wait_any(10).unwrap();
+        assert!(!running.wait_any(10).unwrap().is_empty());
         running.finish().unwrap();
         assert_eq!(table.read(x).unwrap().sum(), 800, "{kind:?}");
         table.free(y).unwrap();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ndarray::{ArrayViewMut1, Axis, Ix1};
 use ndshm::error::{LeaseError, PoolError};
-use ndshm::{Handle, HandleTable, OnDeath, Segment, TileContext};
+use ndshm::{Handle, HandleTable, OnFailure, Segment, TileContext};
 
 use crate::support::{
     Child, KINDS, Kind, PROCESSES, Pipe, die, eventually, is_alive, start, table,
@@ -121,7 +121,7 @@ pub fn tiles_of_the_dead_run_again() {
             let died = table.zeros::<u32, _>(10).unwrap();
             let tiles = table.partition(x.write(), Axis(0), 10).unwrap();
             let mut pool = start(kind, table, 2 + round % 3);
-            pool.set_on_death(OnDeath::RunAgain);
+            pool.set_on_failure(OnFailure::RunAgain);
             pool.for_each(&tiles, &died, die_once).unwrap();
             assert_eq!(
                 table.read(died).unwrap().sum(),
@@ -169,7 +169,7 @@ pub fn a_death_names_the_tiles_that_did_not_run() {
 
 pub fn a_tile_that_kills_every_worker_ends_the_call() {
     with_each_pool(&PROCESSES, 2, |kind, table, x, tiles, pool| {
-        pool.set_on_death(OnDeath::RunAgain);
+        pool.set_on_failure(OnFailure::RunAgain);
         let outcome = pool.for_each(tiles, &(), kill_at_tile_5);
         match outcome.unwrap_err() {
             PoolError::WorkerDied { tiles, .. } => assert_eq!(tiles, [5], "{kind:?}"),
@@ -189,24 +189,12 @@ pub fn a_tile_that_kills_every_worker_ends_the_call() {
     });
 }
 
-pub fn a_panic_is_not_run_again() {
-    with_each_pool(&PROCESSES, 2, |kind, table, x, tiles, pool| {
-        pool.set_on_death(OnDeath::RunAgain);
-        let outcome = pool.for_each(tiles, &(), panic_at_tile_3);
-        assert!(
-            matches!(outcome, Err(PoolError::KernelPanicked { tile: 3, .. })),
-            "{kind:?}: {outcome:?}"
-        );
-        assert!(matches!(table.read(x), Err(LeaseError::Poisoned { .. })));
-    });
-}
-
 /// Checks the error when the only worker dies, or all of them, before the other tiles have run.
 pub fn rows_are_named_when_no_worker_is_left() {
     for workers in [1, 2] {
         with_each_pool(&PROCESSES, workers, |kind, table, x, tiles, pool| {
-            for policy in [OnDeath::Fail, OnDeath::RunAgain] {
-                pool.set_on_death(policy);
+            for policy in [OnFailure::Fail, OnFailure::RunAgain] {
+                pool.set_on_failure(policy);
                 let outcome = pool.for_each(tiles, &(), |mut x, (), tile| {
                     x.fill(1);
                     if tile.index() >= 5 || tile.index() == 1 {

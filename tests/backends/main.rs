@@ -3,6 +3,7 @@
 mod barrier;
 mod calls;
 mod deaths;
+mod events;
 mod running;
 mod spawn;
 #[path = "../support/mod.rs"]
@@ -53,7 +54,6 @@ fn main() {
         deaths::a_death_names_the_tiles_that_did_not_run,
         deaths::tiles_of_the_dead_run_again,
         deaths::a_tile_that_kills_every_worker_ends_the_call,
-        deaths::a_panic_is_not_run_again,
         deaths::rows_are_named_when_no_worker_is_left,
         deaths::workers_end_with_their_parent,
         deaths::an_interrupt_ends_parent_and_workers,
@@ -63,6 +63,17 @@ fn main() {
         running::a_panic_ends_a_wait_while_others_stay_ready,
         running::a_death_ends_a_wait_while_others_stay_ready,
         running::a_dropped_call_releases_its_arrays,
+        events::a_panic_and_a_kill_are_reported_while_others_go_on,
+        events::torn_tiles_that_are_dropped_stay_torn,
+        events::each_of_several_panics_is_reported,
+        events::deaths_without_a_tile_cost_nothing,
+        events::the_last_death_is_an_error_after_its_tile,
+        events::panics_are_run_again_up_to_eight_times,
+        events::failures_at_the_end_are_errors,
+        events::a_repair_that_panics_leaves_the_tile_torn,
+        events::a_tile_that_a_stranger_tears_is_lost,
+        events::a_call_that_is_dropped_keeps_its_poison,
+        events::a_panic_is_an_event_in_a_serial_pool,
         spawn::spawn_works_beside_threads_and_fork_does_not,
         spawn::kernels_may_use_rayon,
         spawn::fork_is_refused_after_rayon,

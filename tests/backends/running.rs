@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use ndarray::Ix1;
 use ndshm::error::PoolError;
 use ndshm::pool::ReadyTile;
-use ndshm::{Handle, HandleTable, OnDeath};
+use ndshm::{Handle, HandleTable, OnFailure};
 
 use crate::support::{Flag, KINDS, PROCESSES};
 use crate::with_each_pool;
@@ -19,7 +19,7 @@ pub fn ready_tiles_are_returned_and_run_again() {
         let mut runs = [0u32; 10];
         let mut taken = 0;
         while taken < 1000 {
-            for mut ready in running.wait_any(3).unwrap() {
+            for mut ready in running.wait_any(3).unwrap().ready {
                 let index = ready.index();
                 runs[index] += 1;
                 assert!(ready.views().iter().all(|&x| x == 2 * runs[index] - 1));
@@ -72,7 +72,7 @@ pub fn a_slow_tile_does_not_delay_others() {
             .unwrap();
         let mut others = 0;
         'slow: loop {
-            for ready in running.wait_any(1).unwrap() {
+            for ready in running.wait_any(1).unwrap().ready {
                 if ready.index() == 0 {
                     break 'slow;
                 }
@@ -90,8 +90,8 @@ pub fn a_slow_tile_does_not_delay_others() {
 
 pub fn a_death_between_tiles_tears_none() {
     with_each_pool(&PROCESSES, 2, |kind, table, x, tiles, pool| {
-        for policy in [OnDeath::Fail, OnDeath::RunAgain] {
-            pool.set_on_death(policy);
+        for policy in [OnFailure::Fail, OnFailure::RunAgain] {
+            pool.set_on_failure(policy);
             let pids = pool.pids();
             let mut running = pool
                 .start(tiles, &(), |mut x, (), _| {
@@ -106,7 +106,7 @@ pub fn a_death_between_tiles_tears_none() {
                     unsafe { libc::kill(pids[0].unwrap() as i32, libc::SIGKILL) };
                 }
                 match running.wait_any(5) {
-                    Ok(ready) => ready.into_iter().for_each(ReadyTile::rerun),
+                    Ok(arrived) => arrived.ready.for_each(ReadyTile::rerun),
                     Err(error) => {
                         outcome = Err(error);
                         break;
@@ -116,7 +116,7 @@ pub fn a_death_between_tiles_tears_none() {
             // A worker that died between two tiles has torn none.
             match outcome.and_then(|()| running.finish()) {
                 Ok(()) => {}
-                Err(PoolError::WorkerDied { worker: 0, .. }) if policy == OnDeath::Fail => {
+                Err(PoolError::WorkerDied { worker: 0, .. }) if policy == OnFailure::Fail => {
                     let _ = table.clear_poison(x);
                 }
                 Err(other) => panic!("{kind:?}, {policy:?}: {other}"),
@@ -136,8 +136,8 @@ pub fn a_panic_ends_a_wait_while_others_stay_ready() {
             })
             .unwrap();
         let error = until_error(|| {
-            let ready = running.wait_any(1)?;
-            ready.into_iter().for_each(ReadyTile::rerun);
+            let arrived = running.wait_any(1)?;
+            arrived.ready.for_each(ReadyTile::rerun);
             Ok(())
         });
         assert!(
@@ -166,13 +166,13 @@ pub fn a_death_ends_a_wait_while_others_stay_ready() {
     with_each_pool(&PROCESSES, 2, |kind, table, x, tiles, pool| {
         let pids = pool.pids();
         let mut running = pool.start(tiles, &(), |mut x, (), _| x[0] += 1).unwrap();
-        let ready = running.wait_any(10).unwrap();
+        let ready: Vec<_> = running.wait_any(10).unwrap().ready.collect();
         // SAFETY: no precondition; the pid is of a worker that was not waited for.
         unsafe { libc::kill(pids[0].unwrap() as i32, libc::SIGKILL) };
         ready.into_iter().for_each(ReadyTile::rerun);
         let error = until_error(|| {
-            let ready = running.wait_any(1)?;
-            ready.into_iter().for_each(ReadyTile::rerun);
+            let arrived = running.wait_any(1)?;
+            arrived.ready.for_each(ReadyTile::rerun);
             Ok(())
         });
         assert!(

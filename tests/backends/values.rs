@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ndshm::error::PoolError;
 use ndshm::object::Value;
-use ndshm::{HandleTable, Observer, OnDeath};
+use ndshm::{HandleTable, Observer, OnFailure};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::support::{KINDS, Kind, die};
@@ -140,7 +140,7 @@ pub fn results_of_a_dead_worker_are_reported() {
         1,
         |kind, table, x, tiles, pool| {
             let before = live(table);
-            pool.set_on_death(OnDeath::RunAgain);
+            pool.set_on_failure(OnFailure::RunAgain);
             let lost = pool.map_collect(tiles, &(), |mut x, (), tile| {
                 // The first worker ends at the last tile. Its successor runs this tile alone.
                 x += 1;

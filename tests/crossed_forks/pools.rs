@@ -1,8 +1,8 @@
 //! Pools, running calls, ready tiles and contexts of workers.
 
 use ndarray::{Axis, Ix1};
-use ndshm::error::PoolError;
-use ndshm::{Error, Pool, TileContext};
+use ndshm::error::{PoolError, RoundError};
+use ndshm::{Error, OnFailure, Pool, TileContext};
 
 use crate::InChild::{DoesNothing, Refuses};
 use crate::{Ground, Row, Vector};
@@ -12,8 +12,10 @@ pub const METHODS: &[Row] = &[
     ("Pool", "for_each, run, broadcast, map_collect, start, prefault", Refuses, pool),
     ("Pool", "pids, workers, deaths, seed, stats, set_profiling, drop", DoesNothing, pool_private),
     ("RunningCall", "wait_any, finish", Refuses, running),
-    ("RunningCall", "done, drop", DoesNothing, running_drop),
+    ("RunningCall", "done, pids, deaths, stats, on_failure, drop", DoesNothing, running_drop),
     ("ReadyTile", "index, range, rerun, drop", DoesNothing, ready),
+    ("FailedTile", "repair", Refuses, failed),
+    ("FailedTile", "index, range, worker, message, rerun, drop", DoesNothing, failed),
     ("WorkerContext", "barrier, for_each", Refuses, worker),
 ];
 
@@ -79,12 +81,15 @@ fn running_drop(ground: &Ground) {
     let mut pool = Pool::fork(&ground.table, 1).unwrap();
     let mut running = Some(pool.start(&tiles, &(), add_one).unwrap());
     ground.cross_kept(&mut running, |running| {
-        assert!(running.as_ref().unwrap().done() <= 10);
-        drop(running.take());
+        let child = running.take().unwrap();
+        assert!(child.done() <= 10);
+        assert_eq!((child.deaths(), child.stats().len()), (0, 0));
+        assert!(child.pids()[0].is_some());
+        drop(child.on_failure(OnFailure::Skip));
     });
     let mut running = running.unwrap();
     // The child has closed no job: tiles that are sent off again are run.
-    for ready in running.wait_any(10).unwrap() {
+    for ready in running.wait_any(10).unwrap().ready {
         ready.rerun();
     }
     running.finish().unwrap();
@@ -96,7 +101,7 @@ fn ready(ground: &Ground) {
     let tiles = ground.table.partition(x.write(), Axis(0), 10).unwrap();
     let mut pool = Pool::fork(&ground.table, 1).unwrap();
     let mut running = pool.start(&tiles, &(), add_one).unwrap();
-    let mut ready = running.wait_any(10).unwrap();
+    let mut ready: Vec<_> = running.wait_any(10).unwrap().ready.collect();
     ground.cross_kept(&mut ready, |ready| {
         let first = ready.swap_remove(0);
         assert_eq!((first.index(), first.range()), (0, 0..10));
@@ -111,6 +116,39 @@ fn ready(ground: &Ground) {
     drop(ready);
     running.finish().unwrap();
     assert_eq!(ground.table.read(x).unwrap().sum(), 100);
+}
+
+fn failed(ground: &Ground) {
+    let x: Vector = ground.table.zeros(100).unwrap();
+    let tiles = ground.table.partition(x.write(), Axis(0), 10).unwrap();
+    let mut pool = Pool::fork(&ground.table, 1).unwrap();
+    let started = pool.start(&tiles, &(), |mut x, (), tile| {
+        x += 1;
+        if tile.run() == 0 {
+            std::panic::resume_unwind(Box::new("no"));
+        }
+    });
+    let mut running = started.unwrap().on_failure(OnFailure::Skip);
+    let mut sent = 0;
+    while sent < 10 {
+        let mut failed: Vec<_> = running.wait_any(10).unwrap().failed.collect();
+        sent += failed.len();
+        ground.cross_kept(&mut failed, |failed| {
+            if let Some(first) = failed.pop() {
+                assert_eq!(
+                    (first.range().start, first.worker()),
+                    (10 * first.index(), 0)
+                );
+                assert_eq!(first.message(), "no");
+                let refused = first.repair(|_| panic!("the tile is the parent's"));
+                assert!(matches!(refused, Err(PoolError::Round(RoundError::Forked))));
+            }
+            failed.drain(..).for_each(|failed| failed.rerun());
+        });
+        failed.into_iter().for_each(|failed| failed.rerun());
+    }
+    running.finish().unwrap();
+    assert_eq!(ground.table.read(x).unwrap().sum(), 200);
 }
 
 fn worker(ground: &Ground) {

@@ -14,13 +14,15 @@ use crate::{Ground, Row, Vector, is_stale};
 pub const METHODS: &[Row] = &[
     ("Partition", "handle, group, tiles, range, sides, axis", Private, partition_private),
     ("Partition", "progress, begin, enter, wait", Rejoins, partition),
+    ("Partition", "torn, read_rest, recover, clear_poison", Rejoins, partition_torn),
     ("Partition", "drop", DoesNothing, partition_drop),
+    ("RestGuard", "torn, tile, iter, drop", DoesNothing, rest_guard),
     ("Round", "finish, try_finish", Refuses, round),
     ("Round", "done", Rejoins, round_done),
     ("Round", "drop, number", DoesNothing, round_drop),
     ("Participant", "claim, round, drop", DoesNothing, participant),
     ("Tile", "index, range, sides, round, tear, drop", DoesNothing, tile),
-    ("OwnedPartition", "begin, enter_next, progress, wait_finished, free", Refuses, owned_partition),
+    ("OwnedPartition", "begin, enter_next, progress, torn, clear_poison, wait_finished, free", Refuses, owned_partition),
     ("OwnedPartition", "handle, tiles, drop", DoesNothing, owned_drop),
     ("OwnedRound", "try_finish, give_up", Refuses, owned_round),
     ("OwnedRound", "number, drop", DoesNothing, owned_drop),
@@ -52,6 +54,8 @@ fn owned_partition(ground: &Ground) {
         assert!(is_forked(tiles.begin(table)));
         assert!(is_forked(tiles.enter_next(table, 0, Duration::ZERO)));
         assert!(is_forked(tiles.progress(table)));
+        assert!(is_forked(tiles.torn(table)));
+        assert!(is_forked(tiles.clear_poison(table)));
         assert!(is_forked(tiles.wait_finished(table, 1, Duration::ZERO)));
         assert!(is_forked(tiles.free(table)));
     });
@@ -151,6 +155,35 @@ fn partition(ground: &Ground) {
         let ended = tiles.wait_finished(1, Duration::ZERO);
         assert!(matches!(ended, Err(RoundError::GivenUp { round: 1 })));
     });
+}
+
+fn partition_torn(ground: &Ground) {
+    let x: Vector = ground.table.zeros(100).unwrap();
+    let tiles = ground.table.partition(x.write(), Axis(0), 10).unwrap();
+    ground.cross(tiles, |tiles| {
+        assert!(is_stale(&tiles.torn().unwrap_err()));
+        let stale = |error: RoundError| matches!(error, RoundError::Lease(e) if is_stale(&e));
+        assert!(tiles.read_rest().is_err_and(stale));
+        assert!(tiles.recover(|_, _| ()).is_err_and(stale));
+        assert!(tiles.clear_poison().is_err_and(stale));
+    });
+}
+
+fn rest_guard(ground: &Ground) {
+    let x: Vector = ground.table.zeros(100).unwrap();
+    let tiles = ground.table.partition(x.write(), Axis(0), 10).unwrap();
+    let mut rest = Some(tiles.read_rest().unwrap());
+    ground.cross_kept(&mut rest, |rest| {
+        let rest = rest.take().unwrap();
+        assert!(rest.torn().is_empty());
+        assert_eq!(
+            (rest.iter().count(), rest.tile(3).unwrap().index()),
+            (10, 3)
+        );
+    });
+    assert!(ground.table.write(x).is_err(), "the parent has its lease");
+    drop(rest);
+    assert!(ground.table.write(x).is_ok());
 }
 
 fn partition_drop(ground: &Ground) {

@@ -1,11 +1,12 @@
 //! What killed processes leave behind: poison, torn tiles, arrays that are freed.
 
+use std::ops::Range;
 use std::time::Duration;
 
-use ndarray::{Axis, Ix1};
+use ndarray::{Axis, Ix1, Ix2};
 use ndshm::error::{AllocError, HalfWritten, LeaseError, PartitionError, RoundError};
 use ndshm::partition::Entered;
-use ndshm::{Handle, HandleTable, Segment};
+use ndshm::{Handle, HandleTable, PartitionHandle, Read, Segment, Write};
 
 use crate::support::{Child, Pipe, sleep_for_ever, table};
 use crate::{kill_during, support};
@@ -179,12 +180,69 @@ pub fn a_dead_participant_tears_its_tiles() {
         matches!(refused, LeaseError::Poisoned { pid: p, what: w, .. } if (p, w) == (pid, what))
     );
     assert_eq!(table.read(w).unwrap().sum(), 100, "the array was only read");
-    table.clear_poison(x).unwrap();
+    a_tile_is_repaired_by_others(&table, handle, pid);
     let round = tiles.begin().unwrap();
     let mut part = tiles.enter().unwrap().unwrap();
     while part.claim().unwrap().is_some() {}
     drop(part);
     round.finish(support::DEADLINE).unwrap();
+}
+
+/// Reads the rest of a partition with tile 0 torn, in another process. A process repairs half of
+/// the tile and is killed; the next one repairs all of it.
+fn a_tile_is_repaired_by_others(
+    table: &HandleTable,
+    tiles: PartitionHandle<(Write<u32, Ix2>, Read<u32, Ix1>)>,
+    dead: u32,
+) {
+    Child::fork(|| {
+        let tiles = table.open_partition(tiles).unwrap();
+        let rest = tiles.read_rest().unwrap();
+        let whole = rest.iter().map(|tile| {
+            let tile = tile.unwrap();
+            let (x, w) = tile.views();
+            assert_eq!((x.column(1).sum(), w.sum()), (10, 10));
+            tile.index()
+        });
+        assert!(whole.eq(1..10));
+        let refused = rest.tile(0).map(|tile| tile.index());
+        assert!(matches!(
+            refused,
+            Err(RoundError::HalfWritten {
+                tile: 0,
+                rows: Range { start: 0, end: 10 }
+            })
+        ));
+    })
+    .join();
+    let (_, began) = kill_during(|pipe| {
+        let tiles = table.open_partition(tiles).unwrap();
+        let _ = tiles.recover(|tile, (mut x, _)| {
+            x.row_mut(0).fill(1);
+            pipe.send(tile.tile as u64);
+            sleep_for_ever();
+        });
+    });
+    assert_eq!(began, 0);
+    table.reap().unwrap();
+    let opened = table.open_partition(tiles).unwrap();
+    let torn = opened.torn().unwrap();
+    assert_eq!((torn.len(), torn[0].tile, &torn[0].rows), (1, 0, &(0..10)));
+    let x = opened.group().0.handle();
+    match table.read(x).map(drop) {
+        Err(LeaseError::Poisoned { pid, rows, .. }) => {
+            assert_eq!((pid, rows.len(), &rows[0]), (dead, 1, &(0..10)));
+        }
+        other => panic!("{other:?}"),
+    }
+    Child::fork(|| {
+        let tiles = table.open_partition(tiles).unwrap();
+        let repaired = tiles.recover(|_, (mut x, w)| x.column_mut(1).assign(&w));
+        assert_eq!(repaired.unwrap(), 1);
+    })
+    .join();
+    assert!(opened.torn().unwrap().is_empty());
+    assert_eq!(table.read(x).unwrap().column(1).sum(), 100);
 }
 
 pub fn a_dead_opener_does_not_block_its_arrays() {

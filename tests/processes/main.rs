@@ -5,6 +5,7 @@ mod forks;
 mod segments;
 #[path = "../support/mod.rs"]
 mod support;
+mod waiting;
 
 use segments::helper;
 use support::{Child, Pipe};
@@ -33,6 +34,10 @@ fn main() {
         deaths::a_killed_waiter_holds_nobody_up,
         deaths::a_stopped_process_is_alive,
         deaths::killed_allocators_lose_nothing,
+        waiting::a_stream_of_readers_does_not_hold_a_writer_off,
+        waiting::a_killed_writer_leaves_poison_to_those_who_wait,
+        waiting::a_killed_reader_leaves_the_array_to_a_waiting_writer,
+        waiting::a_killed_waiter_keeps_nobody_out,
         segments::a_segment_is_passed_by_descriptor,
         segments::a_segment_is_opened_by_name,
         segments::racing_creators_join_the_same_segment,

@@ -2,6 +2,7 @@
 //! own, so it may start threads and fork.
 
 mod forks;
+mod peers;
 mod rounds;
 #[path = "../support/mod.rs"]
 mod support;
@@ -34,6 +35,9 @@ fn main() {
         rounds::forks_at_any_moment_of_a_round,
         rounds::waits_notice_the_death_of_the_opener,
         rounds::parts_are_used_by_another_thread,
+        peers::a_thread_watches_while_others_use_the_table,
+        peers::a_watch_crosses_a_fork,
+        peers::both_tables_tell_the_same_peers,
         forks::pins_cross_a_fork,
         forks::eight_threads_and_many_forks,
         forks::a_child_takes_a_seat_of_its_own,

@@ -464,7 +464,11 @@ pub fn a_wait_for_a_lease_ends() {
     let guard = table.write(x).unwrap();
     let start = Instant::now();
     let wait = Duration::from_millis(30);
-    assert!(is_busy(&table.lock_timeout(x, Mode::Read, wait)));
+    let timed_out = table.lock_timeout(x, Mode::Read, wait);
+    let Err(LeaseError::TimedOut { pid, waited, .. }) = timed_out else {
+        panic!("{timed_out:?}");
+    };
+    assert_eq!((pid, waited), (std::process::id(), wait));
     assert!(start.elapsed() >= wait);
     thread::scope(|scope| {
         let waiting = scope.spawn(|| table.lock_timeout(x, Mode::Write, DEADLINE));

@@ -66,7 +66,10 @@ impl Ground {
             "the second reap finds nothing"
         );
         match look(table, self.array) {
-            Looks::Busy | Looks::GivenUp => panic!("no living participant holds it"),
+            Looks::Busy | Looks::Waiting | Looks::GivenUp => {
+                panic!("no living participant holds it")
+            }
+            Looks::Poisoned if before == Looks::Waiting => panic!("a waiter has not written"),
             Looks::Poisoned => {
                 table.clear_poison(self.array).unwrap();
                 table.write(self.array).unwrap().fill(3);
@@ -114,6 +117,8 @@ pub fn work(table: &HandleTable) {
 enum Looks {
     Whole,
     Busy,
+    /// A participant waits to write.
+    Waiting,
     GivenUp,
     Poisoned,
     Gone,
@@ -127,7 +132,11 @@ fn look(table: &HandleTable, array: Vector) -> Looks {
         }
         // A round that its opener has given up but not yet left.
         Err(LeaseError::Busy { pid: 0, .. }) => Looks::GivenUp,
-        Err(LeaseError::Busy { .. }) => Looks::Busy,
+        // A waiting writer has its own reader bit.
+        Err(LeaseError::Busy { pid, .. }) => match table.info(array).unwrap().readers {
+            readers if readers.contains(&pid) => Looks::Waiting,
+            _ => Looks::Busy,
+        },
         Err(LeaseError::Poisoned { .. }) => Looks::Poisoned,
         Err(LeaseError::Stale { .. }) => Looks::Gone,
         Err(error) => panic!("{error}"),

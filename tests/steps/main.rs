@@ -23,6 +23,8 @@ mod operations;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod participants;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod pools;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod queues;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod rounds;
@@ -36,6 +38,8 @@ mod shared;
 mod table;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod tracer;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod waiting;
 
 fn main() {
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]

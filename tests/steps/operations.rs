@@ -7,22 +7,26 @@ use crate::ground::{Ground, Vector};
 use crate::run::Run;
 use crate::support::Child;
 use crate::tracer::mark;
-use crate::{arrays, bundles, foreign, names, participants, queues, rounds, segments, shared};
+use crate::{
+    arrays, bundles, foreign, names, participants, pools, queues, rounds, segments, shared, waiting,
+};
 
 /// An operation, and the function that performs it once.
 pub type Operation = (&'static str, fn(&mut Run));
 
 /// All operations.
-pub const OPERATIONS: [&[Operation]; 9] = [
+pub const OPERATIONS: [&[Operation]; 11] = [
     participants::OPERATIONS,
     arrays::OPERATIONS,
     rounds::OPERATIONS,
     queues::OPERATIONS,
     foreign::OPERATIONS,
+    pools::OPERATIONS,
     names::OPERATIONS,
     bundles::OPERATIONS,
     segments::OPERATIONS,
     shared::OPERATIONS,
+    waiting::OPERATIONS,
 ];
 
 /// Performs an operation of a victim that has a seat, on the unchanged ground.

@@ -2,7 +2,7 @@
 //! consumer.
 
 use ndarray::Ix1;
-use ndshm::queue::OwnedArray;
+use ndshm::queue::{Delivery, OwnedArray};
 use ndshm::{HandleTable, Queue};
 
 use crate::ground::Ground;
@@ -14,8 +14,19 @@ pub const OPERATIONS: &[Operation] = &[
     ("make a queue", queue),
     ("push", push),
     ("pop", pop),
+    ("pop with acknowledgement", pop_with_ack),
+    ("pop with acknowledgement, and acknowledge", pop_and_ack),
+    ("pop with acknowledgement, and give back", pop_and_give_back),
     ("push an array that the queue owns", push_owned),
     ("pop an array that the queue owned", pop_owned),
+    (
+        "pop an array with acknowledgement, and acknowledge",
+        pop_owned_and_ack,
+    ),
+    (
+        "pop an array with acknowledgement, and give back",
+        pop_owned_and_give_back,
+    ),
     ("free a queue that owns arrays", free_owning_queue),
 ];
 
@@ -67,6 +78,63 @@ fn pop(run: &mut Run) {
     ground.survive(run);
 }
 
+/// Kills a consumer that does `act` with the first of two jobs. Returns the jobs that are left and
+/// their deliveries, in order.
+fn consume(run: &mut Run, act: impl FnOnce(Delivery<'_, '_, u64>)) -> Vec<(u64, u32)> {
+    let ground = Ground::new();
+    let queue = ground.table.queue::<u64>(2).unwrap();
+    queue.push(1).unwrap();
+    queue.push(2).unwrap();
+    run.victim(|| {
+        let table = ground.join();
+        let queue = table.open_queue(queue.handle()).unwrap();
+        mark();
+        let job = queue.pop_with_ack().unwrap().unwrap();
+        assert_eq!((*job, job.deliveries()), (1, 1));
+        act(job);
+        mark();
+    });
+    ground.table.reap().unwrap();
+    let mut left = Vec::new();
+    while let Some(job) = queue.pop_with_ack().unwrap() {
+        left.push((*job, job.deliveries()));
+        job.ack().unwrap();
+    }
+    assert_works(&queue);
+    drop(queue);
+    ground.survive(run);
+    left
+}
+
+/// Checks that both jobs are in the queue, whenever the consumer dies or leaves.
+fn pop_with_ack(run: &mut Run) {
+    let left = consume(run, |job| std::mem::forget(job));
+    assert!(
+        matches!(&left[..], [(1, 1), (2, 1)] | [(2, 1), (1, 1 | 2)]),
+        "{left:?}"
+    );
+}
+
+/// Checks that the first job is in the queue, unless it was acknowledged.
+fn pop_and_ack(run: &mut Run) {
+    let left = consume(run, |job| job.ack().unwrap());
+    assert!(
+        matches!(
+            &left[..],
+            [(1, 1), (2, 1)] | [(2, 1), (1, 1 | 2)] | [(2, 1)]
+        ),
+        "{left:?}"
+    );
+}
+
+fn pop_and_give_back(run: &mut Run) {
+    let left = consume(run, |job| job.give_back().unwrap());
+    assert!(
+        matches!(&left[..], [(1, 1), (2, 1)] | [(2, 1), (1, 1 | 2)]),
+        "{left:?}"
+    );
+}
+
 type Arrays = OwnedArray<u64, Ix1>;
 
 /// Checks that the array is in the queue once, or was freed with the victim.
@@ -102,6 +170,32 @@ fn pop_owned(run: &mut Run) {
     assert_at_most_one_array_left(&ground.table, &queue);
     drop(queue);
     ground.survive(run);
+}
+
+/// Kills a consumer that does `act` with an array. Checks that the array is in the queue once, or was
+/// freed with the consumer.
+fn consume_array(run: &mut Run, act: impl FnOnce(Delivery<'_, '_, Arrays>)) {
+    let ground = Ground::new();
+    let queue = ground.table.queue::<Arrays>(2).unwrap();
+    push_five(&ground.table, &queue);
+    run.victim(|| {
+        let table = ground.join();
+        let queue = table.open_queue(queue.handle()).unwrap();
+        mark();
+        act(queue.pop_owned_with_ack().unwrap().unwrap());
+        mark();
+    });
+    assert_at_most_one_array_left(&ground.table, &queue);
+    drop(queue);
+    ground.survive(run);
+}
+
+fn pop_owned_and_ack(run: &mut Run) {
+    consume_array(run, |job| drop(job.ack().unwrap()));
+}
+
+fn pop_owned_and_give_back(run: &mut Run) {
+    consume_array(run, |job| job.give_back().unwrap());
 }
 
 /// Checks that the arrays are freed with the queue.

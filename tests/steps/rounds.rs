@@ -3,13 +3,13 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use ndarray::{Axis, Ix1};
+use ndarray::{ArrayViewMut1, Axis, Ix1};
 use ndshm::partition::{
     AccessMode, Claimed, Entered, OwnedMember, OwnedPartition, TileToken, UntypedGroup,
 };
 use ndshm::{Grid, HandleTable, Partition, PartitionHandle, Round, Write};
 
-use crate::ground::Ground;
+use crate::ground::{Ground, Vector};
 use crate::operations::{Operation, simple};
 use crate::run::Run;
 use crate::support::DEADLINE;
@@ -25,9 +25,13 @@ pub const OPERATIONS: &[Operation] = &[
     ("give a round up", give_up),
     ("free a partition", free),
     ("wait for a round and for its end", wait),
+    ("read the rest of torn tiles", rest),
+    ("repair torn tiles", repair),
+    ("accept torn tiles", accept),
 ];
 
 type Tiles = PartitionHandle<Write<u64, Ix1>>;
+type Pair = (Write<u64, Ix1>, Write<u64, Ix1>);
 
 fn partition(run: &mut Run) {
     simple(run, |table, array| {
@@ -99,6 +103,89 @@ pub fn end_of_a_round(
         ground.table.clear_poison(ground.array).unwrap();
         ground.table.write(ground.array).unwrap().fill(1);
     }
+}
+
+/// Creates a partition of the ground's array, and of another one, with its first tile torn.
+fn torn(ground: &Ground) -> (Partition<'_, Pair>, Vector) {
+    let other = ground.table.zeros::<u64, _>(2).unwrap();
+    let group = (ground.array.write(), other.write());
+    let tiles = ground.table.partition(group, Axis(0), 1).unwrap();
+    let round = tiles.begin().unwrap();
+    let mut part = tiles.enter().unwrap().unwrap();
+    while let Some(mut tile) = part.claim().unwrap() {
+        let (mut x, mut y) = tile.views();
+        x.fill(1);
+        y.fill(1);
+        if tile.index() == 0 {
+            tile.tear();
+        }
+    }
+    drop(part);
+    round.finish(DEADLINE).unwrap_err();
+    (tiles, other)
+}
+
+fn fill_both((mut x, mut y): (ArrayViewMut1<'_, u64>, ArrayViewMut1<'_, u64>)) {
+    x.fill(2);
+    y.fill(2);
+}
+
+/// Runs `act` in a victim on a partition with a torn tile, and repairs what it has left.
+fn with_torn(run: &mut Run, act: impl Fn(&Partition<'_, Pair>)) {
+    let ground = Ground::new();
+    let (tiles, other) = torn(&ground);
+    let name = tiles.handle();
+    run.victim(|| {
+        let table = ground.join();
+        let tiles = table.open_partition(name).unwrap();
+        mark();
+        act(&tiles);
+        mark();
+    });
+    ground.table.reap().unwrap();
+    // Whatever the victim has reached, its death is put down to the tile: the rest can be read, and
+    // one call makes all of it whole.
+    let left = tiles.torn().unwrap();
+    let rest = tiles.read_rest().unwrap();
+    for tile in rest.iter() {
+        let tile = tile.unwrap();
+        let (x, y) = tile.views();
+        assert!(x[0] == y[0] && (1..=2).contains(&x[0]), "{x} {y}");
+    }
+    assert_eq!(rest.iter().count() + left.len(), 2);
+    drop(rest);
+    let repaired = tiles.recover(|_, both| fill_both(both)).unwrap();
+    assert_eq!(repaired, left.len());
+    assert!(tiles.torn().unwrap().is_empty());
+    let round = tiles.begin().unwrap();
+    let mut part = tiles.enter().unwrap().unwrap();
+    while let Some(mut tile) = part.claim().unwrap() {
+        fill_both(tile.views());
+    }
+    drop(part);
+    round.finish(DEADLINE).unwrap();
+    drop(tiles);
+    assert_eq!(ground.table.read(other).unwrap().sum(), 4);
+    ground.table.free(other).unwrap();
+    ground.survive(run);
+}
+
+fn rest(run: &mut Run) {
+    with_torn(run, |tiles| {
+        let rest = tiles.read_rest().unwrap();
+        assert_eq!(rest.tile(1).unwrap().views().0[0], 1);
+        drop(rest);
+    });
+}
+
+fn repair(run: &mut Run) {
+    with_torn(run, |tiles| {
+        assert_eq!(tiles.recover(|_, both| fill_both(both)).unwrap(), 1);
+    });
+}
+
+fn accept(run: &mut Run) {
+    with_torn(run, |tiles| assert_eq!(tiles.clear_poison().unwrap(), 1));
 }
 
 fn give_up(run: &mut Run) {

@@ -13,8 +13,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use ndarray::Axis;
-use ndshm::AnyHandle;
 use ndshm::inspect::ArrayInfo;
+use ndshm::{AnyHandle, HandleTable, Observer, Segment};
 use serde_json::{Value as Json, json};
 
 use crate::index::{self, Pick};
@@ -47,10 +47,10 @@ moments.";
 #[derive(clap::Args)]
 #[command(after_help = HELP)]
 pub struct Args {
-    /// The segment: its name, or PID:FD
+    /// The segment: its name, or PID:FD; or a .npy file, without an array
     segment: String,
     /// The array: its handle, one of its names, or the path of a bundle's part
-    array: String,
+    array: Option<String>,
     /// Which elements, as a numpy index; all if left out
     #[arg(long, allow_hyphen_values = true, default_value = "")]
     slice: String,
@@ -87,8 +87,11 @@ const LONG: usize = 8;
 /// Draws the chart.
 pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
     let format = args.output.as_deref().map(Format::of).transpose()?;
-    let observer = Place::parse(&args.segment).observe()?;
-    let info = path::array(&observer, &args.array)?;
+    let (observer, array) = match &args.array {
+        Some(array) => (Place::parse(&args.segment).observe()?, array.clone()),
+        None => of_file(&args.segment)?,
+    };
+    let info = path::array(&observer, &array)?;
     let picks = index::parse(&args.slice, &info.shape)?;
     let field = numbers::Field::of(&info.dtype, args.field.as_deref())?;
     let taken = numbers::take(&observer, &info, &picks, &field)?;
@@ -98,9 +101,10 @@ pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
     if out.json() {
         out.document(&document(&chart, &info, step, left_out))?;
     }
-    let array = match args.array.parse::<AnyHandle>() {
-        Ok(handle) => target::called(&observer, handle),
-        Err(_) => escaped(&args.array),
+    let array = match (&args.array, array.parse::<AnyHandle>()) {
+        (None, _) => escaped(&args.segment),
+        (_, Ok(handle)) => target::called(&observer, handle),
+        (_, Err(_)) => escaped(&array),
     };
     let slice = match args.slice.trim().trim_matches(['[', ']']) {
         "" => String::new(),
@@ -132,6 +136,24 @@ pub fn run(args: &Args, out: &Output) -> Result<Code, Failure> {
         }
     }
     Ok(Code::Done)
+}
+
+/// Loads a file into a segment of this process. Returns the segment, and the array's handle.
+fn of_file(path: &str) -> Result<(Observer, String), Failure> {
+    if !path.ends_with(".npy") {
+        return Err(Failure::usage(format_args!(
+            "{path:?} is not a .npy file: name an array of the segment, as in ndshm plot {path} ARRAY"
+        )));
+    }
+    let segment = Segment::anonymous()?;
+    let table = HandleTable::join(&segment)?;
+    let array = table.load_npy(path)?;
+    // It stays when the table is dropped.
+    table.detach(array)?;
+    Ok((
+        Observer::from_fd(segment.inheritable_fd()?)?,
+        array.to_string(),
+    ))
 }
 
 /// Returns the requested chart, or one that suits the shape, and the count of left-out numbers.

@@ -5,6 +5,7 @@
     reason = "the notes here are outside of the model"
 )]
 
+mod acks;
 mod closing;
 mod deaths;
 mod order;

@@ -2,7 +2,7 @@
 
 use loom::thread;
 use loom_tests::{assert_all_free, check, check_deaths, join, segment};
-use ndshm::{HandleTable, model};
+use ndshm::{HandleTable, Peer, bytemuck, model};
 
 use crate::assert_gone;
 
@@ -66,6 +66,30 @@ fn verify_beside_joins_and_leaves_reports_no_damage() {
             (found.seats, found.free, found.in_transit),
             (1, found.slots, 0)
         );
+    });
+}
+
+/// I7: a participant whose word is seen is alive until it leaves, also for threads that have not
+/// seen its lock before.
+#[test]
+fn a_participant_that_is_seen_is_alive() {
+    check(3, || {
+        let segment = segment(64, 2, 2);
+        let survivor = join(&segment);
+        let other = {
+            let segment = segment.clone();
+            thread::spawn(move || join(&segment))
+        };
+        // Seat 1 in its first epoch.
+        let newcomer: Peer = bytemuck::cast([1_u64, 1]);
+        if survivor.verify().unwrap().seats == 2 {
+            assert!(survivor.is_alive(newcomer).unwrap());
+        }
+        let other = other.join().unwrap();
+        assert_eq!(other.peer().unwrap(), newcomer);
+        assert!(survivor.is_alive(newcomer).unwrap());
+        drop(other);
+        assert!(!survivor.is_alive(newcomer).unwrap());
     });
 }
 

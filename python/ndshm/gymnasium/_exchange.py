@@ -53,6 +53,9 @@ class Exchange:
         self.batch = Batch(layout, self.count, observations)
         # Letters to the environments that have an array of their own.
         self._letters: dict[int, Large] = {}
+        # Letters of environments that were read, or the reason for which that was not possible. The
+        # environments were not taken yet.
+        self._read: dict[int, tuple[Any, Exception | None]] = {}
 
     # ---- orders ---------------------------------------------------------------------------------
 
@@ -78,7 +81,7 @@ class Exchange:
         lost = self._crew.lost
         for env in lost.intersection(envs):
             # What a dead worker has answered.
-            self._boxes.drop(env)
+            self._drop_letter(env)
         for env, letter in zip(envs, letters):
             # Those of a new worker are new.
             self._write(env, MAKE if make and env not in lost else RESET, letter)
@@ -120,9 +123,29 @@ class Exchange:
 
     # ---- answers --------------------------------------------------------------------------------
 
-    def has_failed(self, env: int) -> bool:
-        """Return whether the answer of an environment is an exception."""
-        return bool(self._words[env, STATUS] == FAILED)
+    def failed(self, envs: list[int]) -> list[int]:
+        """Return those of some environments that have raised an exception, or whose letter cannot be
+        read. Take none: the letters of the others are kept for `collect`.
+        """
+        found = []
+        for env, kind in zip(envs, self._words[envs, STATUS].tolist()):
+            if kind == LETTER and env not in self._read:
+                self._read[env] = self._load(env)
+            if kind == FAILED or self._read.get(env, (None, None))[1] is not None:
+                found.append(env)
+        return found
+
+    def _load(self, env: int) -> tuple[Any, Exception | None]:
+        """Return the letter of an environment, or the reason for which it cannot be read."""
+        try:
+            return self._boxes.read(env), None
+        except Exception as error:
+            error.add_note("its answer cannot be unpickled in the parent")
+            return None, error
+
+    def _drop_letter(self, env: int) -> None:
+        self._read.pop(env, None)
+        self._boxes.drop(env)
 
     def collect(self, envs: list[int]) -> Letters:
         """Take environments that have answered, and return their letters. Raise if some have
@@ -140,15 +163,12 @@ class Exchange:
         for env, kind in zip(envs, status.tolist()):
             if kind == PLAIN:
                 continue
-            try:
-                letter = self._boxes.read(env)
-                if kind == LETTER:
-                    letters.append((env, letter))
-                else:
-                    failed.append((env, unpack(letter)))
-            except Exception as error:
-                error.add_note("its answer cannot be unpickled in the parent")
-                failed.append((env, error))
+            letter, error = self._read.pop(env) if env in self._read else self._load(env)
+            if error is None and kind == LETTER:
+                letters.append((env, letter))
+            else:
+                failed.append((env, error or _unpacked(letter)))
+            del error
         if failed:
             try:
                 raise _error(failed)
@@ -162,14 +182,14 @@ class Exchange:
         self._crew.take(envs)
         for env in envs:
             self._letters.pop(env, None)
-            self._boxes.drop(env)
+            self._drop_letter(env)
 
     def drop_all(self) -> None:
         """Free the letters that nobody will read, after the end of the workers."""
         for env in self.everyone:
             # One that was not written to its end has no handle.
             with suppress(Exception):
-                self._boxes.drop(env)
+                self._drop_letter(env)
         self._letters.clear()
 
     def infos(self, letters: Letters, places: dict[int, int] | None = None) -> Infos:
@@ -184,6 +204,15 @@ class Exchange:
             self.batch.store(env, objects)
             infos = batch._add_info(infos, info, env if places is None else places[env])
         return infos
+
+
+def _unpacked(letter: Any) -> Exception:
+    """Return the exception of a letter."""
+    try:
+        return unpack(letter)
+    except Exception as error:
+        error.add_note("its answer cannot be unpickled in the parent")
+        return error
 
 
 def _error(failed: list[tuple[int, Exception]]) -> Exception:

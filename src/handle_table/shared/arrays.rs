@@ -16,6 +16,16 @@ use crate::table::untyped::{check_length, copy_bytes};
 impl SharedTable {
     /// Creates an array of zeros. See [`HandleTable::zeros`](crate::HandleTable::zeros).
     ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>((100, 3))?;
+    /// // Any thread uses it.
+    /// let sum = std::thread::scope(|threads| threads.spawn(|| table.read(x).map(|x| x.sum())).join());
+    /// assert_eq!(sum.unwrap()?, 0.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`AllocError`], with the numbers and the remedy.
     pub fn zeros<T: Element, Sh: ShapeBuilder>(
@@ -26,6 +36,14 @@ impl SharedTable {
     }
 
     /// Creates an array with all elements `elem`.
+    ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// let x = table.from_elem((2, 3), 0.5)?;
+    /// assert_eq!(table.read(x)?.sum(), 3.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`zeros`](SharedTable::zeros).
@@ -41,6 +59,14 @@ impl SharedTable {
     }
 
     /// Creates an array with the element `f(i)` at index `i`. `f` may use the table.
+    ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// let squares = table.from_shape_fn(5, |i| (i * i) as u64)?;
+    /// assert_eq!(table.read(squares)?.to_vec(), [0, 1, 4, 9, 16]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`zeros`](SharedTable::zeros). If `f` panics, nothing is allocated. If `f` forks, the
@@ -60,6 +86,14 @@ impl SharedTable {
 
     /// Creates a copy of `source`. See [`HandleTable::from_array`](crate::HandleTable::from_array).
     ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// let x = table.from_array(&ndarray::array![[1, 2], [3, 4]])?;
+    /// assert_eq!(table.read(x)?[[1, 0]], 3);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`zeros`](SharedTable::zeros).
     pub fn from_array<T: Element, D: Dimension>(
@@ -77,6 +111,15 @@ impl SharedTable {
     /// Creates an array of unspecified contents: zeros, or the bytes of an earlier array. An array
     /// of `bool` holds zeros.
     ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// let x = table.uninit::<f64, _>(1000)?;
+    /// table.write(x)?.fill(1.0);                           // before the first read
+    /// assert_eq!(table.read(x)?.sum(), 1000.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`zeros`](SharedTable::zeros).
     pub fn uninit<T: Element, Sh: ShapeBuilder>(
@@ -93,6 +136,16 @@ impl SharedTable {
     /// Creates an array of zeros of an element type that is a value. See
     /// [`HandleTable::zeros_untyped`](crate::HandleTable::zeros_untyped).
     ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// use ndshm::element::{DType, Order, ScalarType};
+    ///
+    /// let x = table.zeros_untyped(&DType::Scalar(ScalarType::F64), &[10, 3], Order::C)?;
+    /// assert_eq!(table.info(x)?.shape, [10, 3]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`AllocError`], with the numbers and the remedy.
     pub fn zeros_untyped(
@@ -108,6 +161,17 @@ impl SharedTable {
 
     /// Creates an array of unspecified contents, of an element type that is a value. An array of
     /// bools holds zeros.
+    ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// use ndshm::element::{DType, Order, ScalarType};
+    ///
+    /// let x = table.uninit_untyped(&DType::Scalar(ScalarType::U8), &[16], Order::C)?;
+    /// table.write_untyped(x)?.bytes_mut().fill(7);         // before the first read
+    /// assert_eq!(table.read_untyped(x)?.bytes(), [7; 16]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`zeros_untyped`](SharedTable::zeros_untyped).
@@ -126,6 +190,18 @@ impl SharedTable {
 
     /// Creates an array with these bytes, of an element type that is a value. See
     /// [`HandleTable::from_bytes`](crate::HandleTable::from_bytes).
+    ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// use ndshm::element::{DType, Order, ScalarType};
+    ///
+    /// let u8s = DType::Scalar(ScalarType::U8);
+    /// let x = table.from_bytes(&u8s, &[2, 2], Order::C, &[1, 2, 3, 4])?;
+    /// assert_eq!(table.read_untyped(x)?.bytes(), [1, 2, 3, 4]);
+    /// assert!(table.from_bytes(&u8s, &[2, 2], Order::C, &[1, 2, 3]).is_err());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`AllocError::WrongLength`] if the shape needs another number of bytes. Otherwise as
@@ -146,6 +222,17 @@ impl SharedTable {
     /// Frees an array. Its handle is stale at once, in every process. See
     /// [`HandleTable::free`](crate::HandleTable::free).
     ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>(3)?;
+    /// let guard = table.read(x)?;
+    /// table.free(x)?;
+    /// assert!(table.read(x).is_err());                     // stale at once
+    /// assert_eq!(guard.sum(), 0.0);                        // a guard keeps the bytes
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`HandleTable::free`](crate::HandleTable::free).
     pub fn free(&self, handle: impl Into<AnyHandle>) -> Result<(), LeaseError> {
@@ -154,6 +241,16 @@ impl SharedTable {
     }
 
     /// Makes an array outlive its owner: it lives until a participant frees it.
+    ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>(3)?;
+    /// table.detach(x)?;
+    /// assert_eq!(table.owner(x)?, None);
+    /// table.free(x)?;                                      // any participant may
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`HandleTable::detach`](crate::HandleTable::detach).
@@ -164,6 +261,16 @@ impl SharedTable {
 
     /// Makes this process's shared table the owner of an array.
     ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>(3)?;
+    /// table.detach(x)?;
+    /// table.adopt(x)?;
+    /// assert_eq!(table.owner(x)?, Some(table.peer()?));
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`HandleTable::adopt`](crate::HandleTable::adopt).
     pub fn adopt(&self, handle: impl Into<AnyHandle>) -> Result<(), LeaseError> {
@@ -172,6 +279,16 @@ impl SharedTable {
     }
 
     /// Returns the type, shape and state of the array that a handle names.
+    ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>((10, 3))?;
+    /// let _guard = table.read(x)?;
+    /// let info = table.info(x)?;
+    /// assert_eq!((info.shape, info.readers.len()), (vec![10, 3], 1));
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`HandleTable::info`](crate::HandleTable::info).
@@ -182,6 +299,15 @@ impl SharedTable {
 
     /// Returns all live arrays, in the order of their slots. See
     /// [`HandleTable::arrays`](crate::HandleTable::arrays).
+    ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>(3)?;
+    /// let found: Vec<_> = table.arrays().map(|info| info.handle).collect();
+    /// assert_eq!(found, [x.into()]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn arrays(&self) -> impl Iterator<Item = ArrayInfo> + '_ {
         live_arrays(self.segment())
     }

@@ -44,6 +44,18 @@ impl SharedTable {
     /// Reserves an array that the caller fills and then publishes, or drops. Its contents are
     /// unspecified before.
     ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// use ndshm::element::{DType, Order, ScalarType};
+    ///
+    /// let mut array = table.builder(&DType::Scalar(ScalarType::U8), &[4], Order::C)?;
+    /// array.bytes_mut().copy_from_slice(b"text");          // without the table's lock
+    /// let x = array.publish()?;
+    /// assert_eq!(table.read_untyped(x)?.bytes(), b"text");
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`zeros_untyped`](SharedTable::zeros_untyped).
     pub fn builder(

@@ -11,9 +11,8 @@ use crate::element::{DType, Element, Order};
 use crate::handle::AnyHandle;
 use crate::memory::Access;
 use crate::segment::fork::process_token;
-use crate::table::error::LeaseError;
 use crate::table::locate::Located;
-use crate::table::locked::{Locked, Mode, Ticket};
+use crate::table::locked::{Locked, Ticket};
 
 /// A lease of a shared table. Dropping it releases it.
 pub(crate) struct Held {
@@ -96,11 +95,29 @@ impl<T: Element, D: Dimension> SharedReadGuard<T, D> {
     }
 
     /// Returns a view that lives as long as the guard is borrowed.
+    ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// let x = table.from_shape_fn(4, |i| i as u64)?;
+    /// let guard = table.read(x)?;
+    /// let (left, right) = guard.view().split_at(ndarray::Axis(0), 2);
+    /// assert_eq!((left.sum(), right.sum()), (1, 5));
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn view(&self) -> ArrayView<'_, T, D> {
         self.view.view()
     }
 
     /// Returns the array's handle.
+    ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>(3)?;
+    /// assert_eq!(table.read(x)?.handle(), x.into());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn handle(&self) -> AnyHandle {
         self.held.handle()
     }
@@ -151,16 +168,45 @@ impl<T: Element, D: Dimension> SharedWriteGuard<T, D> {
     }
 
     /// Returns a view that lives as long as the guard is borrowed.
+    ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// let x = table.from_elem(3, 2)?;
+    /// let guard = table.write(x)?;
+    /// assert_eq!(guard.view().product(), 8);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn view(&self) -> ArrayView<'_, T, D> {
         self.view.view()
     }
 
     /// Returns a mutable view that lives as long as the guard is borrowed.
+    ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<u32, _>((2, 3))?;
+    /// let mut guard = table.write(x)?;
+    /// for (number, mut row) in guard.view_mut().rows_mut().into_iter().enumerate() {
+    ///     row.fill(number as u32);
+    /// }
+    /// assert_eq!(guard.sum(), 3);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn view_mut(&mut self) -> ArrayViewMut<'_, T, D> {
         self.view.view_mut()
     }
 
     /// Returns the array's handle.
+    ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>(3)?;
+    /// assert_eq!(table.write(x)?.handle(), x.into());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn handle(&self) -> AnyHandle {
         self.held.handle()
     }
@@ -220,12 +266,12 @@ struct HeldBytes {
 }
 
 impl HeldBytes {
-    fn take(table: &SharedTable, handle: AnyHandle, mode: Mode) -> Result<HeldBytes, LeaseError> {
-        Ok(HeldBytes {
-            locked: table.lock(handle, mode)?,
+    fn new(table: &SharedTable, locked: Locked) -> HeldBytes {
+        HeldBytes {
+            locked,
             table: table.clone(),
             panicking: unwinding(),
-        })
+        }
     }
 }
 
@@ -247,11 +293,20 @@ impl Drop for HeldBytes {
 pub struct SharedUntypedReadGuard(HeldBytes);
 
 impl SharedUntypedReadGuard {
-    pub(super) fn take(table: &SharedTable, handle: AnyHandle) -> Result<Self, LeaseError> {
-        HeldBytes::take(table, handle, Mode::Read).map(SharedUntypedReadGuard)
+    /// Builds the guard of an array that is locked for reading.
+    pub(super) fn new(table: &SharedTable, locked: Locked) -> Self {
+        SharedUntypedReadGuard(HeldBytes::new(table, locked))
     }
 
     /// Returns the bytes of the elements, in memory order.
+    ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// let x = table.from_elem(2, 258_u16)?;
+    /// assert_eq!(table.read_untyped(x)?.bytes(), [2, 1, 2, 1]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: the bytes are in the array's extent, which is mapped while the table lives
         // (`locate_untyped`), and they are initialised. Nobody writes them while the shared lease
@@ -267,11 +322,20 @@ impl SharedUntypedReadGuard {
 pub struct SharedUntypedWriteGuard(HeldBytes);
 
 impl SharedUntypedWriteGuard {
-    pub(super) fn take(table: &SharedTable, handle: AnyHandle) -> Result<Self, LeaseError> {
-        HeldBytes::take(table, handle, Mode::Write).map(SharedUntypedWriteGuard)
+    /// Builds the guard of an array that is locked for writing.
+    pub(super) fn new(table: &SharedTable, locked: Locked) -> Self {
+        SharedUntypedWriteGuard(HeldBytes::new(table, locked))
     }
 
     /// Returns the bytes of the elements, in memory order.
+    ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// let x = table.from_elem(4, 7_u8)?;
+    /// assert_eq!(table.write_untyped(x)?.bytes(), [7; 4]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: as in `SharedUntypedReadGuard::bytes`; nobody else writes them while the
         // exclusive lease lives.
@@ -279,6 +343,15 @@ impl SharedUntypedWriteGuard {
     }
 
     /// Returns the bytes of the elements, in memory order, to be written.
+    ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<u8, _>(4)?;
+    /// table.write_untyped(x)?.bytes_mut().copy_from_slice(b"text");
+    /// assert_eq!(table.read(x)?.to_vec(), b"text");
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `bytes`; `self` is borrowed mutably, so no other borrow of the bytes lives.
         unsafe { self.0.locked.bytes().as_mut() }

@@ -1,8 +1,5 @@
 //! Leases of whole arrays.
 
-use std::thread;
-use std::time::{Duration, Instant};
-
 use ndarray::{ArrayViewMut, Dimension};
 
 use super::SharedTable;
@@ -13,19 +10,24 @@ use crate::element::Element;
 use crate::handle::{AnyHandle, Handle};
 use crate::table::error::LeaseError;
 use crate::table::locate::Located;
-use crate::table::locked::{Locked, Mode};
-
-/// The pause between the first attempts of a wait. It doubles up to [`LONGEST_PAUSE`].
-const SHORTEST_PAUSE: Duration = Duration::from_micros(20);
-const LONGEST_PAUSE: Duration = Duration::from_millis(1);
-/// The pause between two looks for dead holders.
-const REAP_EVERY: Duration = Duration::from_millis(10);
+use crate::table::locked::{Locked, Mode, Ticket};
 
 impl SharedTable {
     /// Leases an array for reading. Until the guard is dropped nobody writes the array, in any
     /// process, nor in another thread of this one.
     ///
     /// Any number of threads and processes may read at once.
+    ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// let x = table.from_elem(1000, 0.5)?;
+    /// let guard = table.read(x)?;
+    /// // The guard borrows nothing, and another thread drops it.
+    /// let sum = std::thread::spawn(move || guard.sum()).join().unwrap();
+    /// assert_eq!(sum, 500.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`HandleTable::read`](crate::HandleTable::read). If another thread of this process writes
@@ -76,17 +78,37 @@ impl SharedTable {
     /// Leases an array for reading, with any element type. See
     /// [`HandleTable::read_untyped`](crate::HandleTable::read_untyped).
     ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// let x = table.from_elem(3, 1_u8)?;
+    /// let guard = table.read_untyped(x)?;
+    /// assert_eq!(std::thread::spawn(move || guard.bytes().len()).join().unwrap(), 3);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`read`](SharedTable::read), but for `InvalidElement`.
     pub fn read_untyped(
         &self,
         handle: impl Into<AnyHandle>,
     ) -> Result<SharedUntypedReadGuard, LeaseError> {
-        SharedUntypedReadGuard::take(self, handle.into())
+        let locked = self.lock(handle, Mode::Read)?;
+        Ok(SharedUntypedReadGuard::new(self, locked))
     }
 
     /// Leases an array for writing, with any element type. See
     /// [`HandleTable::write_untyped`](crate::HandleTable::write_untyped).
+    ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<u8, _>(3)?;
+    /// let mut guard = table.write_untyped(x)?;
+    /// std::thread::spawn(move || guard.bytes_mut()[0] = 1).join().unwrap();
+    /// assert_eq!(table.read(x)?[0], 1);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`write`](SharedTable::write), but for `InvalidElement`.
@@ -94,11 +116,29 @@ impl SharedTable {
         &self,
         handle: impl Into<AnyHandle>,
     ) -> Result<SharedUntypedWriteGuard, LeaseError> {
-        SharedUntypedWriteGuard::take(self, handle.into())
+        let locked = self.lock(handle, Mode::Write)?;
+        Ok(SharedUntypedWriteGuard::new(self, locked))
     }
 
     /// Leases a poisoned array, passes it to `look`, which makes the contents good, and clears the
     /// poison. See [`HandleTable::recover`](crate::HandleTable::recover).
+    ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// let x = table.from_elem(3, 1)?;
+    /// std::thread::scope(|threads| {
+    ///     let writer = threads.spawn(|| {
+    ///         let _guard = table.write(x).unwrap();
+    ///         std::panic::resume_unwind(Box::new("in the middle"));
+    ///     });
+    ///     assert!(writer.join().is_err());
+    /// });
+    /// assert!(table.read(x).is_err());                     // poisoned
+    /// table.recover(x, |mut x| x.fill(0))?;
+    /// assert_eq!(table.read(x)?.sum(), 0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`write`](SharedTable::write), but for `Poisoned`.
@@ -120,6 +160,20 @@ impl SharedTable {
 
     /// Declares the contents of a poisoned array good again. See
     /// [`HandleTable::clear_poison`](crate::HandleTable::clear_poison).
+    ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// use ndshm::untyped::Mode;
+    ///
+    /// let x = table.zeros::<f64, _>(3)?;
+    /// let mut locked = table.lock(x, Mode::Write)?;
+    /// table.unlock(&mut locked, true)?;                    // poisons
+    /// assert!(table.read(x).is_err());
+    /// table.clear_poison(x)?;
+    /// assert!(table.read(x).is_ok());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn clear_poison(&self, handle: impl Into<AnyHandle>) -> Result<(), LeaseError> {
         let handle = handle.into();
         self.with(|core| core.clear_poison(handle))?
@@ -128,6 +182,19 @@ impl SharedTable {
     /// Leases an array without a guard. Any thread of this process may
     /// [unlock](SharedTable::unlock) it. See [`HandleTable::lock`](crate::HandleTable::lock).
     ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// use ndshm::untyped::Mode;
+    ///
+    /// let x = table.zeros::<f64, _>(3)?;
+    /// let mut locked = table.lock(x, Mode::Write)?;
+    /// assert!(table.read(x).is_err());                     // busy
+    /// std::thread::scope(|threads| threads.spawn(|| table.unlock(&mut locked, false)).join().unwrap())?;
+    /// assert!(table.read(x).is_ok());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`HandleTable::lock`](crate::HandleTable::lock).
     pub fn lock(&self, handle: impl Into<AnyHandle>, mode: Mode) -> Result<Locked, LeaseError> {
@@ -135,66 +202,20 @@ impl SharedTable {
         self.with(|core| core.lock(handle, mode))?
     }
 
-    /// Leases an array as [`lock`](SharedTable::lock) does, and waits for other leases to end. The
-    /// wait looks for dead holders and takes back what they held. Other threads use the table
-    /// meanwhile.
-    ///
-    /// A lease may be refused for ever if others take turns: there is no queue of waiters.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use ndshm::{Segment, SharedTable};
-    /// use ndshm::untyped::Mode;
-    ///
-    /// let table = SharedTable::of(&Segment::anonymous()?)?;
-    /// let x = table.zeros::<f64, _>(3)?;
-    /// let guard = table.read(x)?;
-    /// let other = std::thread::spawn(move || {
-    ///     std::thread::sleep(Duration::from_millis(5));
-    ///     drop(guard);
-    /// });
-    /// let mut locked = table.lock_timeout(x, Mode::Write, Duration::from_secs(10))?;
-    /// table.unlock(&mut locked, false)?;
-    /// # other.join().unwrap();
-    /// # Ok::<(), ndshm::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// As [`lock`](SharedTable::lock). [`LeaseError::Busy`] after `timeout`, with the last holder.
-    pub fn lock_timeout(
-        &self,
-        handle: impl Into<AnyHandle>,
-        mode: Mode,
-        timeout: Duration,
-    ) -> Result<Locked, LeaseError> {
-        let handle = handle.into();
-        let start = Instant::now();
-        let mut reaped = start;
-        let mut pause = SHORTEST_PAUSE;
-        loop {
-            let busy = match self.lock(handle, mode) {
-                Err(busy @ LeaseError::Busy { .. }) => busy,
-                outcome => return outcome,
-            };
-            let now = Instant::now();
-            let left = timeout.saturating_sub(now - start);
-            let has_reaped = reaped != start;
-            if left.is_zero() && has_reaped {
-                return Err(busy);
-            }
-            // Also before the end of a short wait.
-            if left.is_zero() || now - reaped >= REAP_EVERY {
-                self.reap()?;
-                reaped = Instant::now();
-                continue;
-            }
-            thread::sleep(pause.min(left));
-            pause = (2 * pause).min(LONGEST_PAUSE);
-        }
-    }
-
     /// Gives back a lease that [`lock`](SharedTable::lock) took. See
     /// [`HandleTable::unlock`](crate::HandleTable::unlock).
+    ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// use ndshm::untyped::Mode;
+    ///
+    /// let x = table.zeros::<f64, _>(3)?;
+    /// let mut locked = table.lock(x, Mode::Read)?;
+    /// table.unlock(&mut locked, false)?;
+    /// assert!(table.unlock(&mut locked, false).is_err());  // once
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`LeaseError::NotHeld`] if the value was unlocked before, if another table locked it, or if
@@ -204,6 +225,18 @@ impl SharedTable {
     }
 
     /// Returns a handle as one of an array of `T` with dimension `D`. See [`AnyHandle::downcast`].
+    ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// use ndarray::Ix2;
+    ///
+    /// let any: ndshm::AnyHandle = table.zeros::<f64, _>((10, 3))?.into();
+    /// let x = table.downcast::<f64, Ix2>(any)?;
+    /// assert_eq!(table.read(x)?.dim(), (10, 3));
+    /// assert!(table.downcast::<u8, Ix2>(any).is_err());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`AnyHandle::downcast`].
@@ -226,6 +259,16 @@ impl SharedTable {
             let ticket = core.take(handle, mode)?;
             Ok::<_, LeaseError>((ticket, core.locate_leased(&ticket)))
         })??;
+        self.hold(handle, ticket, located)
+    }
+
+    /// Makes a lease that was taken into one that a drop releases, and looks for invalid elements.
+    pub(super) fn hold<T: Element, D: Dimension>(
+        &self,
+        handle: AnyHandle,
+        ticket: Ticket,
+        located: Result<Located<T, D>, LeaseError>,
+    ) -> Result<(Held, Located<T, D>), LeaseError> {
         let held = Held::new(self, ticket.unrepaired());
         let located = located?;
         located.check(handle)?;

@@ -8,14 +8,14 @@
 //! | filling, copying and zeroing arrays; functions of the caller; looking for invalid bytes | reserving a slot, publishing it |
 //! | committing the pages of an array | noting the commit |
 //! | giving pages back after a free or the last lease: the slot is RESERVED meanwhile | retiring the slot, deciding that its pages go back |
-//! | `reap`, `trim` | removing the names that a reap leaves |
+//! | `reap`, `trim`, the looks who lives, the sleep of a `watch` | removing the names that a reap leaves |
 //! | `arrays`; sleeping for a lease, for a round and for its end | leases, pins, names, owners |
 //! | what the drop of a participant, a round or a partition does to its words | claims of tiles, entering and ending rounds |
 //!
 //! Rare system calls are left inside: committing the words of a new span and of a record of names
 //! (some pages); the search for pages after an allocation was refused memory; the reap before an
 //! allocation reports that the segment is full; taking a seat; a look at the holder's seat for a
-//! `Busy` error. The foreign pool allocates and copies its long messages there, too, and a partition
+//! `Busy` error; waking those that sleep for a lease. The foreign pool allocates and copies its long messages there, too, and a partition
 //! allocates its claim words. `verify` is inside because it takes brief leases without a count: outside
 //! it could release the lease that another thread of the seat has just counted.
 //!
@@ -37,8 +37,10 @@ mod leases;
 mod leave;
 mod names;
 mod partitions;
+mod peers;
 mod per_process;
 mod pins;
+mod waiting;
 
 use std::sync::{Arc, Weak};
 
@@ -152,6 +154,16 @@ impl SharedTable {
     /// Returns this process's shared table of a segment. The first call takes a seat; later calls
     /// share it, as long as a clone of it or a guard is left.
     ///
+    /// ```
+    /// use ndshm::{Segment, SharedTable};
+    ///
+    /// let segment = Segment::anonymous()?;
+    /// let table = SharedTable::of(&segment)?;
+    /// let same = std::thread::scope(|it| it.spawn(|| SharedTable::of(&segment)).join().unwrap())?;
+    /// assert_eq!(same.seat()?, table.seat()?);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`HandleTable::join`]. [`JoinError::SeatsFull`] also while another thread drops the last
     /// clone and no other seat is free.
@@ -203,17 +215,41 @@ impl SharedTable {
     }
 
     /// Returns the segment.
+    ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// assert!(table.segment().name().is_none());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn segment(&self) -> &Segment {
         &self.inner.segment
     }
 
     /// Returns this process's seat number, from 0. It is unique among the living participants.
+    ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// let seats = std::thread::scope(|it| [it.spawn(|| table.seat()).join().unwrap(), table.seat()]);
+    /// let [theirs, ours] = seats;
+    /// assert_eq!(theirs?, ours?);                          // one for all threads
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn seat(&self) -> Result<usize, JoinError> {
         self.with(Core::seat)?
     }
 
     /// Takes back everything that dead participants held: their arrays, leases and seats. See
     /// [`HandleTable::reap`].
+    ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// let report = table.reap()?;
+    /// println!("{} dead, {} arrays freed", report.seats, report.arrays_freed);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn reap(&self) -> Result<ReapReport, JoinError> {
         let me = self.with(Core::enter)??;
         self.with(Core::empty_inbox)?;
@@ -224,6 +260,15 @@ impl SharedTable {
 
     /// Gives the pages of all free extents back to the system. Returns the bytes of these extents.
     /// See [`HandleTable::trim`].
+    ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>(1 << 20)?;
+    /// table.free(x)?;
+    /// println!("{} bytes given back", table.trim()?);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn trim(&self) -> Result<u64, JoinError> {
         let me = self.with(|core| {
             let me = core.enter()?;

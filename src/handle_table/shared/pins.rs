@@ -141,6 +141,15 @@ impl SharedTable {
 
     /// Returns the arrays that this process has pinned by the table, and the number of its pins of
     /// each.
+    ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>(3)?;
+    /// let _pin = table.pin(x)?;
+    /// assert_eq!(table.pins()?, [(x.into(), 1)]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn pins(&self) -> Result<Vec<(AnyHandle, usize)>, JoinError> {
         self.with(|core| core.pins())
     }

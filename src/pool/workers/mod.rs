@@ -17,7 +17,7 @@ use super::shared::Shared;
 use crate::handle_table::HandleTable;
 use crate::pool::error::PoolError;
 use crate::sync::time::Instant;
-use crate::word::SlotIndex;
+use crate::word::{SeatId, SlotIndex};
 #[cfg(loom)]
 pub(super) use model as platform;
 pub use platform::become_worker;
@@ -29,6 +29,7 @@ pub(super) use system as platform;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Death {
     pub(super) worker: usize,
+    pub(super) seat: SeatId,
     pub(super) pid: u32,
     pub(super) signal: Option<i32>,
     pub(super) code: Option<i32>,
@@ -79,13 +80,14 @@ impl Workers {
                 && dead.has_died(mailbox, worker)
             {
                 let (signal, code) = dead.status();
+                dead.join_thread();
                 deaths.push(Death {
                     worker,
+                    seat: mailbox.seat(worker),
                     pid: dead.pid(),
                     signal,
                     code,
                 });
-                dead.join_thread();
                 *place = None;
                 mailbox.reset(worker);
             }

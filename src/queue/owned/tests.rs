@@ -369,3 +369,114 @@ fn an_array_that_the_dead_had_written_into_an_open_queue_is_pushed() {
     let popped = queue.pop_owned().unwrap().unwrap();
     assert_eq!(table.read(popped.handle()).unwrap().sum(), 3);
 }
+
+#[test]
+fn an_array_stays_the_queues_until_it_is_acknowledged() {
+    let table = table();
+    let queue = table.queue::<Jobs>(2).unwrap();
+    queue.push_owned(array(&table, 7)).unwrap();
+    let job = queue.pop_owned_with_ack().unwrap().unwrap();
+    assert_eq!(table.read(job.handle()).unwrap().sum(), 21);
+    let refused = table.adopt(job.handle()).unwrap_err();
+    assert!(matches!(refused, LeaseError::Queued { .. }), "{refused}");
+    assert!(queue.pop_owned_with_ack().unwrap().is_none());
+    job.give_back().unwrap();
+    let job = queue
+        .pop_owned_with_ack_timeout(Duration::MAX)
+        .unwrap()
+        .unwrap();
+    assert_eq!(job.deliveries(), 2);
+    let ours = job.ack().unwrap();
+    assert_eq!(
+        table.info(ours.handle()).unwrap().owner,
+        Some(std::process::id())
+    );
+    drop(ours);
+    assert_eq!(table.arrays().count(), 0);
+    queue.push_owned(array(&table, 8)).unwrap();
+    queue.push_owned(array(&table, 9)).unwrap();
+}
+
+#[test]
+fn a_bound_array_that_was_freed_is_reported() {
+    let table = table();
+    let queue = table.queue::<Jobs>(2).unwrap();
+    queue.push_owned(array(&table, 7)).unwrap();
+    queue.push_owned(array(&table, 8)).unwrap();
+    let job = queue.pop_owned_with_ack().unwrap().unwrap();
+    table.free(job.handle()).unwrap();
+    assert!(matches!(
+        job.ack(),
+        Err(QueueError::Lease(LeaseError::Stale { .. }))
+    ));
+    let job = queue.pop_owned_with_ack().unwrap().unwrap();
+    table.free(job.handle()).unwrap();
+    drop(job);
+    assert!(
+        queue.pop_owned_with_ack().unwrap().is_none(),
+        "it is skipped"
+    );
+    queue.push_owned(array(&table, 9)).unwrap();
+    queue.push_owned(array(&table, 9)).unwrap();
+}
+
+/// The late producer of a closed queue takes its array back while the job is bound.
+#[test]
+fn a_bound_array_that_left_the_queue_is_reported() {
+    let table = table();
+    let queue = table.queue::<Jobs>(2).unwrap();
+    queue.push_owned(array(&table, 7)).unwrap();
+    let me = queue.lease.enter().unwrap();
+    let job = queue.pop_owned_with_ack().unwrap().unwrap();
+    let (slot, generation) = table.core.tables().live(job.handle().into()).unwrap();
+    assert!(take_back((slot, generation), me));
+    let handle = job.handle();
+    let error = job.ack().unwrap_err();
+    assert!(matches!(error, QueueError::NotQueued { owner, .. } if owner == std::process::id()));
+    table.free(handle).unwrap();
+    assert!(queue.pop_owned().unwrap().is_none());
+}
+
+#[test]
+fn an_array_that_comes_back_into_a_freed_queue_is_freed() {
+    let table = table();
+    let consumer = other(&table);
+    let queue = table.queue::<Jobs>(2).unwrap();
+    queue.push_owned(array(&table, 7)).unwrap();
+    let theirs = consumer.open_queue(queue.handle()).unwrap();
+    let job = theirs.pop_owned_with_ack().unwrap().unwrap();
+    drop(queue);
+    assert_eq!(table.read(job.handle()).unwrap().sum(), 21);
+    drop(job);
+    drop(theirs);
+    assert_eq!(table.arrays().count(), 0, "the array has leaked");
+}
+
+#[test]
+fn the_death_of_the_consumer_of_a_bound_array() {
+    let table = table();
+    let queue = table.queue::<Jobs>(2).unwrap();
+    for acknowledged in [false, true] {
+        queue.push_owned(array(&table, 7)).unwrap();
+        let ticket = queue.cells.take(DEAD).unwrap();
+        let bits = queue.cells.array(ticket.position);
+        queue.cells.bind(&ticket, DEAD);
+        let (memory, key) = (table.segment().memory(), table.segment().key());
+        if acknowledged {
+            let (slot, generation) = array_of(memory, key, bits).unwrap();
+            slot.change(|word| word.dequeue(generation, DEAD)).unwrap();
+        }
+        queue.cells.recover_arrays(table.segment(), DEAD);
+        let jobs = queue.cells.recover(DEAD).jobs;
+        assert_eq!(jobs, usize::from(!acknowledged));
+        let back = queue.pop_owned_with_ack().unwrap();
+        assert_eq!(back.is_some(), !acknowledged);
+        if let Some(back) = back {
+            assert_eq!(back.deliveries(), 2);
+            drop(back.ack().unwrap());
+        }
+    }
+    queue.push_owned(array(&table, 9)).unwrap();
+    queue.push_owned(array(&table, 9)).unwrap();
+    assert!(queue.push_owned(array(&table, 9)).is_err());
+}

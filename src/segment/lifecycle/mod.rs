@@ -69,7 +69,7 @@ impl Segment {
     /// assert!(Segment::open(name).is_err());
     /// # Ok::<(), ndshm::Error>(())
     /// ```
-    #[doc(alias("shm_open", "O_CREAT", "ftruncate"))]
+    #[doc(alias("shm_open", "shmget", "O_CREAT", "ftruncate"))]
     pub fn create(name: &str) -> Result<Segment, SegmentError> {
         Segment::options().create(name)
     }
@@ -88,7 +88,7 @@ impl Segment {
     /// assert_eq!(same.id(), segment.id());
     /// # Ok::<(), ndshm::Error>(())
     /// ```
-    #[doc(alias("shm_open", "attach", "mmap"))]
+    #[doc(alias("shm_open", "shmat", "attach", "mmap"))]
     pub fn open(name: &str) -> Result<Segment, SegmentError> {
         Segment::options().open(name)
     }
@@ -381,28 +381,69 @@ impl Segment {
 
 impl SegmentOptions {
     /// Creates a segment without a name; see [`Segment::anonymous`].
+    ///
+    /// ```
+    /// # use ndshm::Segment;
+    /// let segment = Segment::options().capacity(1 << 30).anonymous()?;
+    /// assert!(segment.name().is_none());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn anonymous(self) -> Result<Segment, SegmentError> {
         let parts = unnamed::anonymous(&self)?;
         Ok(Segment::from_parts(parts, &self))
     }
 
     /// Creates a segment in this process's memory; see [`Segment::in_process`].
+    ///
+    /// ```
+    /// # use ndshm::Segment;
+    /// let segment = Segment::options().capacity(1 << 20).in_process()?;
+    /// assert!(segment.name().is_none());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn in_process(self) -> Result<Segment, SegmentError> {
         let parts = unnamed::in_process(&self)?;
         Ok(Segment::from_parts(parts, &self))
     }
 
     /// Creates a segment under a new name; see [`Segment::create`].
+    ///
+    /// ```
+    /// # use ndshm::Segment;
+    /// # let name = &format!("docs-{}-create", std::process::id());
+    /// let segment = Segment::options().capacity(1 << 20).create(name)?;
+    /// assert!(Segment::options().create(name).is_err());   // it exists
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn create(self, name: &str) -> Result<Segment, SegmentError> {
         attach_named(name, OpenMode::Create, &self)
     }
 
     /// Opens a segment by its name; see [`Segment::open`].
+    ///
+    /// ```
+    /// # use ndshm::Segment;
+    /// # let name = &format!("docs-{}-open", std::process::id());
+    /// assert!(Segment::options().open(name).is_err());     // nothing has the name
+    /// let first = Segment::options().capacity(1 << 20).create(name)?;
+    /// let segment = Segment::options().open(name)?;
+    /// assert_eq!(segment.id(), first.id());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn open(self, name: &str) -> Result<Segment, SegmentError> {
         attach_named(name, OpenMode::Open, &self)
     }
 
     /// Opens a segment by its name, or creates it; see [`Segment::open_or_create`].
+    ///
+    /// ```
+    /// # use ndshm::Segment;
+    /// # let name = &format!("docs-{}-either", std::process::id());
+    /// let first = Segment::options().capacity(1 << 20).open_or_create(name)?;
+    /// let second = Segment::options().capacity(1 << 20).open_or_create(name)?;
+    /// assert_eq!(first.id(), second.id());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn open_or_create(self, name: &str) -> Result<Segment, SegmentError> {
         attach_named(name, OpenMode::OpenOrCreate, &self)
     }

@@ -117,6 +117,12 @@ impl Description {
             .map_err(|errno| os_error("fcntl(F_OFD_SETLK)", "a seat", errno))
     }
 
+    pub(crate) fn is_seat_locked(&self, index: usize) -> Result<bool, SegmentError> {
+        self.seats
+            .is_locked(self.checked_fd()?, index)
+            .map_err(|errno| os_error("fcntl(F_OFD_GETLK)", "a seat", errno))
+    }
+
     /// Exchanges the mapping for a private one: this process's stores stay its own. Returns the
     /// description of the private mapping, which can only read and has no lock.
     pub(crate) fn make_private(

@@ -147,6 +147,18 @@ impl SeatLocks {
         outcome
     }
 
+    /// Returns `true` if a participant or a reaper holds the lock of a seat, in this process or in
+    /// another one. Takes no lock.
+    pub(crate) fn is_locked(&self, fd: BorrowedFd<'_>, index: usize) -> Result<bool, Errno> {
+        let (word, bit) = self.bit(index);
+        // The kernel does not report the locks of this description.
+        // Acquire: pairs with the Release in `unlock`.
+        match word.load(Ordering::Acquire) & bit {
+            0 => is_locked(fd, index),
+            _ => Ok(true),
+        }
+    }
+
     /// Releases a lock taken by `try_lock`.
     pub(crate) fn unlock(&self, fd: BorrowedFd<'_>, index: usize) {
         let (word, bit) = self.bit(index);
@@ -233,6 +245,50 @@ mod tests {
         mine.forget_all();
         assert_eq!(others.try_lock(second.as_fd(), 127), Ok(false));
         assert_eq!(mine.try_lock(first.as_fd(), 127), Ok(true));
+    }
+
+    #[test]
+    fn a_look_finds_the_locks_of_all_and_takes_none() {
+        let _quiet = crate::segment::tests::no_forks();
+        let (first, second) = two_descriptions();
+        let (mine, others) = (SeatLocks::new(2), SeatLocks::new(2));
+        let seen = || {
+            [(&mine, &first), (&others, &second)]
+                .map(|(seats, fd)| seats.is_locked(fd.as_fd(), 1).unwrap())
+        };
+        assert_eq!(seen(), [false, false]);
+        assert_eq!(mine.try_lock(first.as_fd(), 1), Ok(true));
+        assert_eq!(seen(), [true, true]);
+        mine.unlock(first.as_fd(), 1);
+        assert_eq!(seen(), [false, false]);
+        // A read lock is no participant's.
+        assert_eq!(
+            set_lock(first.as_fd(), seat_byte(1), libc::F_RDLCK),
+            Ok(true)
+        );
+        assert_eq!(seen(), [false, false]);
+        assert_eq!(
+            set_lock(first.as_fd(), seat_byte(1), libc::F_UNLCK),
+            Ok(true)
+        );
+        // Beside a look that does not end, each attempt to take the lock succeeds.
+        let is_over = Atom::<u64>::zero();
+        std::thread::scope(|threads| {
+            threads.spawn(|| {
+                while is_over.load(Ordering::Relaxed) == 0 {
+                    let _ = (others.is_locked(second.as_fd(), 1).unwrap(), seen());
+                }
+            });
+            let taken = (0..5000).all(|_| {
+                let is_taken = mine.try_lock(first.as_fd(), 1) == Ok(true);
+                if is_taken {
+                    mine.unlock(first.as_fd(), 1);
+                }
+                is_taken
+            });
+            is_over.store(1, Ordering::Relaxed);
+            assert!(taken);
+        });
     }
 
     #[test]

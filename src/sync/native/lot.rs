@@ -18,6 +18,19 @@ impl<W: Word> Atom<W> {
         }
     }
 
+    /// Works like [`wait`](Atom::wait), with the high half.
+    pub(crate) fn wait_high(&self, expected: u32, timeout: Duration) {
+        let guard = LOT.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if (self.load(Ordering::Relaxed).bits() >> 32) as u32 == expected {
+            drop(LOT.1.wait_timeout(guard, timeout));
+        }
+    }
+
+    /// Works like [`wake_all`](Atom::wake_all).
+    pub(crate) fn wake_high(&self) {
+        self.wake_all();
+    }
+
     /// Wakes the sleepers of all words, which look again.
     pub(crate) fn wake_all(&self) {
         drop(LOT.0.lock());

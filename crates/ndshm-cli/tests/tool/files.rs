@@ -46,6 +46,28 @@ fn contents(place: &str, array: &str) -> (Value, Value, Value) {
     )
 }
 
+pub fn a_file_is_drawn_without_a_segment() {
+    let directory = Directory::new("plot");
+    let live = Live::named("plot-file");
+    let (place, plain) = (live.place.clone(), live.array(Which::Plain));
+    let file = directory.file("plain.npy");
+    piped(&["export", &place, &plain, &file]).ends_with(0);
+    let drawn = runs::json(&["plot", &file]);
+    let of_segment = runs::json(&["plot", &place, &plain]);
+    let (drawn, of_segment) = (drawn.ends_with(0).json(), of_segment.ends_with(0).json());
+    assert_eq!(drawn["rows"][3][2], json!(11.5));
+    assert_eq!(drawn["rows"], of_segment["rows"]);
+    let titled = piped(&["plot", &file]).ends_with(0).out.starts_with(&file);
+    assert!(titled);
+    let forgotten = piped(&["plot", &place]);
+    assert!(
+        forgotten.ends_with(2).err.contains("name an array"),
+        "{}",
+        forgotten.err
+    );
+    piped(&["plot", &directory.file("none.npy")]).ends_with(3);
+}
+
 pub fn export_and_import_keep_the_contents() {
     let directory = Directory::new("round-trip");
     let mut live = Live::named("files");

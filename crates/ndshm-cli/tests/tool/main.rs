@@ -43,6 +43,7 @@ fn main() {
         damage::a_truncated_file_is_refused,
         damage::no_bytes_crash_the_tool,
         files::export_and_import_keep_the_contents,
+        files::a_file_is_drawn_without_a_segment,
         files::invalid_files_are_refused,
         paths::parts_are_found_by_their_paths,
         paths::objects_are_printed_as_json,

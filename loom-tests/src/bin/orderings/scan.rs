@@ -63,13 +63,21 @@ pub const OUTSIDE: [(&str, &str); 6] = [
     ),
 ];
 
-/// Orderings of two stores to one word, by file and function, and the reason. The model checker
-/// gives all stores to a word the order in which it runs them, so it cannot refuse a weaker one.
-pub const OF_STORES: [(&str, &str, &str); 1] = [(
-    "src/pool/foreign/words.rs",
-    "free",
-    "the parent's reset of a report comes before the answer of the place's next occupant",
-)];
+/// Orderings of two stores to one word, or of loads before a store, by file and function, and the
+/// reason. The model checker gives all stores to a word the order in which it runs them, and no load
+/// a later value. So it cannot refuse a weaker one.
+pub const OF_STORES: [(&str, &str, &str); 2] = [
+    (
+        "src/pool/foreign/words.rs",
+        "free",
+        "the parent's reset of a report comes before the answer of the place's next occupant",
+    ),
+    (
+        "src/pool/report.rs",
+        "take",
+        "the parent's reads of a failure come before the worker's next failure",
+    ),
+];
 
 /// The facade itself, which passes the orderings on.
 const FACADE: &str = "src/sync";

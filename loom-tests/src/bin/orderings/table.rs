@@ -61,7 +61,7 @@ pub fn print(rows: &[Row]) -> String {
     for (file, what) in OUTSIDE {
         let _ = writeln!(text, "| {file} | {what} |");
     }
-    text += "\n## Orders of two stores, which the model checker never exchanges\n\n\
+    text += "\n## Orders of two stores, or of loads before a store, which the model checker never exchanges\n\n\
              | file | function | what its ordering is for |\n|---|---|---|\n";
     for (file, function, what) in OF_STORES {
         let _ = writeln!(text, "| {file} | `{function}` | {what} |");

@@ -1,5 +1,6 @@
 //! Workers of a model: threads of the model checker, of which the first may be killed.
 
+pub(crate) mod catch;
 pub(crate) mod parts;
 pub(in crate::pool) mod place;
 pub(in crate::pool) mod sizes;

@@ -9,6 +9,7 @@ use crate::pool::foreign::words::{At, Words};
 use crate::pool::mailbox::{Arguments, Job, Mailbox};
 use crate::pool::report::{Cause, Report};
 use crate::pool::spin::Spin;
+use crate::pool::tile_notes::TileNotes;
 use crate::segment::Segment;
 use crate::sync::{Atom, Ordering, Word};
 
@@ -97,4 +98,20 @@ pub(crate) fn fail(words: &[Atom], call: u64, message: &str) {
 /// Takes a failure, as the parent does. The worker may still be writing it.
 pub(crate) fn take_failure(words: &[Atom], call: u64) -> Option<String> {
     Report::new(words).take(call).map(|failure| failure.message)
+}
+
+/// Returns the words of the notes of one tile.
+pub(crate) fn note_words() -> Vec<Atom> {
+    (0..TileNotes::words(1).0).map(|_| Atom::zero()).collect()
+}
+
+/// Notes the failure of the tile, as a worker does before it tears the tile.
+pub(crate) fn note_failure(words: &[Atom], message: &str) {
+    TileNotes::in_words(words).fail(0, 0, message);
+}
+
+/// Returns the noted failure, as the parent does after another process has torn the tile.
+pub(crate) fn noted_failure(words: &[Atom]) -> Option<String> {
+    let noted = TileNotes::in_words(words).failure(0);
+    noted.map(|(_, failure)| failure.message)
 }

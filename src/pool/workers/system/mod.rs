@@ -1,5 +1,6 @@
 //! Workers of the operating system: processes and threads.
 
+pub(in crate::pool) mod catch;
 mod child;
 mod fork;
 pub(in crate::pool) mod place;
