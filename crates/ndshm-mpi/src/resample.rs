@@ -110,7 +110,7 @@ impl Node {
             let all = all.as_slice().unwrap_or_default();
             let borders = (0..self.count).map(|node| {
                 let first = x.layout().rows_of(node).start;
-                first_offspring_of(plan, first, shared.first_tile, all)
+                Traffic::border(plan, first, shared.first_tile, all)
             });
             let mut borders = borders.collect::<Result<Vec<_>>>()?;
             borders.push(plan.offspring());
@@ -265,52 +265,4 @@ struct Shared<W> {
     /// The weights from a tile on.
     weights: Handle<W, Ix1>,
     first_tile: usize,
-}
-
-/// Returns the first offspring of the rows from `row` on.
-fn first_offspring_of<W: Real>(
-    plan: &SystematicPlan,
-    row: usize,
-    first_tile: usize,
-    weights: &[W],
-) -> Result<usize> {
-    let tile = row / SystematicPlan::TILE;
-    let offspring = plan.of_tiles(tile..tile + 1);
-    if row.is_multiple_of(SystematicPlan::TILE) {
-        return Ok(offspring.start);
-    }
-    // Ancestors do not decrease.
-    let (mut low, mut high) = (offspring.start, offspring.end);
-    while low < high {
-        let middle = low + (high - low) / 2;
-        let mut ancestor = [0];
-        plan.expand(middle..middle + 1, first_tile, weights, &mut ancestor)?;
-        match (ancestor[0] as usize) < row {
-            true => low = middle + 1,
-            false => high = middle,
-        }
-    }
-    Ok(low)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn borders_lie_where_the_ancestors_change() -> Result<()> {
-        let weights: Vec<f64> = (0..10_000).map(|i| ((i * 7919) % 13) as f64).collect();
-        let plan = SystematicPlan::new(&SystematicPlan::sums(&weights), 0.3, 9000)?;
-        let mut ancestors = vec![0; 9000];
-        plan.expand(0..9000, 0, &weights, &mut ancestors)?;
-        for row in [0, 1, 5, 4031, 4032, 4033, 9999] {
-            let expected = ancestors.partition_point(|&ancestor| (ancestor as usize) < row);
-            assert_eq!(
-                first_offspring_of(&plan, row, 0, &weights)?,
-                expected,
-                "row {row}"
-            );
-        }
-        Ok(())
-    }
 }

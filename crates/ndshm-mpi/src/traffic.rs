@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use ndshm::primitives::{Real, SystematicPlan};
+
 use crate::error::{Error, Result};
 use crate::layout::{Layout, common};
 
@@ -94,6 +96,49 @@ impl Traffic {
         }
     }
 
+    /// Returns the first offspring of the rows from `row` on: a border for
+    /// [`of_offspring`](Traffic::of_offspring), if `row` is a node's first.
+    ///
+    /// `weights` are those from tile `first_tile` of the plan on. Only the tile with `row` is used, and
+    /// none at all if `row` begins a tile.
+    ///
+    /// ```
+    /// use ndshm::primitives::SystematicPlan;
+    /// use ndshm_mpi::Traffic;
+    ///
+    /// let weights = [1.0, 3.0, 2.0, 2.0];
+    /// let plan = SystematicPlan::new(&SystematicPlan::sums(&weights), 0.5, 8)?;
+    /// assert_eq!(Traffic::border(&plan, 2, 0, &weights)?, 4);
+    /// # Ok::<(), ndshm_mpi::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Ndshm`] if `weights` lacks weights of the tile with `row`.
+    pub fn border<W: Real>(
+        plan: &SystematicPlan,
+        row: usize,
+        first_tile: usize,
+        weights: &[W],
+    ) -> Result<usize> {
+        let tile = row / SystematicPlan::TILE;
+        let offspring = plan.of_tiles(tile..tile + 1);
+        if row.is_multiple_of(SystematicPlan::TILE) {
+            return Ok(offspring.start);
+        }
+        // Ancestors do not decrease.
+        let (mut low, mut high) = (offspring.start, offspring.end);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let mut ancestor = [0];
+            plan.expand(middle..middle + 1, first_tile, weights, &mut ancestor)?;
+            match (ancestor[0] as usize) < row {
+                true => low = middle + 1,
+                false => high = middle,
+            }
+        }
+        Ok(low)
+    }
+
     /// Returns any other exchange, as one node sees it: for local resampling with an exchange of
     /// fixed shares, islands, butterflies. `sends` are the rows of other nodes that this node fills,
     /// and `receives` the rows of this node that others fill.
@@ -168,6 +213,13 @@ impl Traffic {
     /// Returns what this node receives.
     pub fn receives(&self) -> &[Crossing] {
         &self.receives
+    }
+
+    /// Returns `true` if rows of `row_bytes` bytes cross once per ancestor and tile, with a message
+    /// of their places beside each message of rows; narrow rows cross as often as they have
+    /// offspring.
+    pub fn crosses_once(row_bytes: usize) -> bool {
+        row_bytes >= WIDE
     }
 
     /// Divides a crossing into messages of rows of `row_bytes` bytes. Sender and receiver divide it in
@@ -292,5 +344,22 @@ mod tests {
         assert!(new(crossing(0, 5..8), vec![]).contains("another node"));
         assert!(new(vec![], crossing(1, 15..16)).contains("node 0 receives rows 15..16"));
         assert!(new(vec![], crossing(2, 1..2)).contains("from node 2"));
+    }
+
+    #[test]
+    fn borders_lie_where_the_ancestors_change() -> Result<()> {
+        let weights: Vec<f64> = (0..10_000).map(|i| ((i * 7919) % 13) as f64).collect();
+        let plan = SystematicPlan::new(&SystematicPlan::sums(&weights), 0.3, 9000)?;
+        let mut ancestors = vec![0; 9000];
+        plan.expand(0..9000, 0, &weights, &mut ancestors)?;
+        for row in [0, 1, 5, 4031, 4032, 4033, 9999] {
+            let expected = ancestors.partition_point(|&ancestor| (ancestor as usize) < row);
+            assert_eq!(
+                Traffic::border(&plan, row, 0, &weights)?,
+                expected,
+                "row {row}"
+            );
+        }
+        Ok(())
     }
 }

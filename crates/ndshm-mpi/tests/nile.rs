@@ -14,11 +14,7 @@ fn main() {
 const DIGESTS: [(&str, &str); 2] = [("15099", "a793246159af4580"), ("0.01", "f2db5e1d7d7a9feb")];
 
 fn the_digest_is_that_of_one_machine() {
-    // Built by `cargo test` beside the tests.
-    let mut program = std::env::current_exe().unwrap();
-    program.pop();
-    program.pop();
-    program.push("examples/nile");
+    let program = support::example("nile");
     for (variance, digest) in DIGESTS {
         for (ranks, nodes) in [(1, 1), (2, 1), (2, 2), (3, 2), (4, 1), (4, 2), (4, 4)] {
             let nodes = nodes.to_string();

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test program uses its part")]
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -57,6 +57,16 @@ pub fn is_open_mpi() -> bool {
 /// Runs `case` on `ranks` ranks of this machine.
 pub fn run(ranks: usize, case: &str) -> Ran {
     run_program(ranks, &std::env::current_exe().unwrap(), &[], case)
+}
+
+/// Returns the path of an example, which `cargo test` builds beside the tests.
+pub fn example(name: &str) -> PathBuf {
+    let mut program = std::env::current_exe().unwrap();
+    program.pop();
+    program.pop();
+    program.push("examples");
+    program.push(name);
+    program
 }
 
 /// Runs a program on `ranks` ranks of this machine.
