@@ -1,0 +1,56 @@
+//! The example with wide rows: the truth is found, with the same bits on any number of nodes, also
+//! after a restart on another number.
+
+mod support;
+
+fn main() {
+    support::main(&[
+        ("the_truth_is_found", the_truth_is_found),
+        (
+            "a_restart_has_the_same_digest",
+            a_restart_has_the_same_digest,
+        ),
+    ]);
+}
+
+fn run(ranks: usize, nodes: usize, arguments: &[&str]) -> support::Ran {
+    let nodes = nodes.to_string();
+    let arguments = [&["--nodes", &nodes][..], arguments].concat();
+    support::run_program(ranks, &support::example("wide"), &arguments, "").succeeded()
+}
+
+fn number(ran: &support::Ran, name: &str) -> f64 {
+    ran.values(name)[0].parse().unwrap()
+}
+
+fn the_truth_is_found() {
+    let mut digest = None;
+    for (ranks, nodes) in [(1, 1), (2, 2), (3, 1), (4, 4), (5, 2)] {
+        let ran = run(ranks, nodes, &[]);
+        let (error, noise) = (
+            number(&ran, "error of the mean height"),
+            number(&ran, "error of an observation"),
+        );
+        assert!(error < noise, "{ran:#?}");
+        let found = ran.values("digest");
+        assert_eq!(digest.get_or_insert(found.clone()), &found, "{ran:#?}");
+    }
+    // A single member is never replaced, so the observations do not reach it.
+    let ran = run(2, 1, &["--members", "1"]);
+    let (error, noise) = (
+        number(&ran, "error of the mean height"),
+        number(&ran, "error of an observation"),
+    );
+    assert!(error > noise, "{ran:#?}");
+}
+
+fn a_restart_has_the_same_digest() {
+    let directory = std::env::temp_dir().join(format!("ndshm-mpi-wide-{}", std::process::id()));
+    let path = directory.to_str().unwrap();
+    let whole = run(2, 1, &["--steps", "25"]).values("digest");
+    run(4, 4, &["--steps", "20", "--checkpoint", path]);
+    let resumed = run(2, 2, &["--steps", "25", "--checkpoint", path]);
+    let _ = std::fs::remove_dir_all(&directory);
+    assert_eq!(resumed.values("steps"), ["20 to 25"]);
+    assert_eq!(resumed.values("digest"), whole);
+}
