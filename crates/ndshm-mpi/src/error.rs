@@ -77,10 +77,10 @@ pub enum Error {
         /// The call of that rank.
         expected: String,
     },
-    /// Ranks did not call within the node's [patience](crate::Node::set_patience).
+    /// Ranks did not call within the [patience](crate::Node::set_patience).
     #[error(
         "{call}: no call from {ranks} within {waited:?}: all ranks make the same calls; if a step \
-         may take longer, set a longer time with Node::set_patience"
+         may take longer, set a longer time with Node::set_patience, or before it with Job::set_patience"
     )]
     NotCalled {
         /// The call that waited.

@@ -3,6 +3,7 @@
 use std::ffi::{c_int, c_void};
 use std::marker::PhantomData;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use mpi::Threading;
@@ -23,6 +24,32 @@ impl Job {
     pub fn world(&self) -> SimpleCommunicator {
         SimpleCommunicator::world()
     }
+
+    /// Sets the time that [`Node::from_comm`](crate::Node::from_comm) waits for ranks that did not
+    /// call, and that nodes made by it [wait](crate::Node::set_patience); 10 minutes by default. Not
+    /// collective.
+    ///
+    /// ```
+    /// # ndshm_mpi::doctest(|job| {
+    /// use std::time::Duration;
+    ///
+    /// // A rank reads its files for half an hour before.
+    /// job.set_patience(Duration::from_secs(3600));
+    /// let node = ndshm_mpi::Node::from_comm(&job.world())?;
+    /// # let _ = node;
+    /// # Ok(()) });
+    /// ```
+    pub fn set_patience(&self, patience: Duration) {
+        let millis = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+        PATIENCE_MILLIS.store(millis, Ordering::Relaxed);
+    }
+}
+
+static PATIENCE_MILLIS: AtomicU64 = AtomicU64::new(600_000);
+
+/// Returns the time that calls wait for other ranks, where a node has no other.
+pub(crate) fn patience() -> Duration {
+    Duration::from_millis(PATIENCE_MILLIS.load(Ordering::Relaxed))
 }
 
 /// The process that has initialised MPI. Its forked children are no ranks.

@@ -9,6 +9,7 @@ use mpi::traits::*;
 
 use crate::call::Call;
 use crate::error::{Error, Ranks, Result};
+use crate::together::step_aside;
 
 /// What a leader tells its parent in the tree, and the parent its children.
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -32,10 +33,7 @@ pub(crate) struct Leaders {
 }
 
 impl Leaders {
-    /// Waits for all leaders, and compares their calls along a binomial tree. `failed` is the rank
-    /// that has found an error on this node already.
-    ///
-    /// After it, no leader waits for one that is in another call.
+    /// Waits for all leaders, and compares their calls.
     pub(crate) fn agree(
         &self,
         call: Call,
@@ -43,94 +41,118 @@ impl Leaders {
         failed: Option<i32>,
         patience: Duration,
     ) -> Result<()> {
-        let (rank, size) = (self.comm.rank(), self.comm.size());
-        if size == 1 {
-            return match failed {
-                Some(rank) => Err(Error::Elsewhere { rank }),
-                None => Ok(()),
-            };
-        }
-        let mut message = Message {
-            history,
-            call,
-            failed: failed.map_or(0, |rank| rank as u64 + 1),
+        let world_rank = |leader: i32| self.world_ranks[leader as usize];
+        agree(&self.comm, world_rank, call, history, failed, patience)
+    }
+}
+
+/// Waits for all ranks of `comm`, and compares their calls along a binomial tree. `failed` is the
+/// rank that has found an error already. `world_rank` returns the number by which an error names a
+/// rank.
+///
+/// After it, no rank waits for one that is in another call.
+pub(crate) fn agree(
+    comm: &SimpleCommunicator,
+    world_rank: impl Fn(i32) -> i32,
+    call: Call,
+    history: u64,
+    failed: Option<i32>,
+    patience: Duration,
+) -> Result<()> {
+    let (rank, size) = (comm.rank(), comm.size());
+    if size == 1 {
+        return match failed {
+            Some(rank) => Err(Error::Elsewhere { rank }),
+            None => Ok(()),
         };
-        let mut found = None;
-        let mut children = Vec::new();
-        let mut step = 1;
-        while step < size && rank & step == 0 {
-            let child = rank + step;
-            step <<= 1;
-            if child >= size {
-                continue;
-            }
-            children.push(child);
-            let error = match wait(&self.comm.process_at_rank(child), UP, patience) {
-                None => Some(Error::NotCalled {
-                    call: call.text(),
-                    ranks: Ranks(vec![self.world_ranks[child as usize]]),
-                    waited: patience,
-                }),
-                Some(theirs) if theirs.failed != 0 => {
-                    message.failed = theirs.failed;
-                    None
-                }
-                Some(theirs) if theirs.history != history => {
-                    Some(self.unequal(child, &theirs.call, &call))
-                }
-                Some(_) => None,
-            };
-            if let Some(error) = error
-                && message.failed == 0
-            {
-                message.failed = self.world_ranks[rank as usize] as u64 + 1;
-                found = Some(error);
-            }
+    }
+    let mut message = Message {
+        history,
+        call,
+        failed: failed.map_or(0, |rank| rank as u64 + 1),
+    };
+    let mut found = None;
+    let mut children = Vec::new();
+    let mut step = 1;
+    while step < size && rank & step == 0 {
+        let child = rank + step;
+        // A child that misses one of its own says so before it is missed itself.
+        let patience = patience + patience.saturating_mul(step.ilog2()) / 4;
+        step <<= 1;
+        if child >= size {
+            continue;
         }
-        if rank != 0 {
-            let parent = self.comm.process_at_rank(rank & !step);
-            parent.send_with_tag(bytemuck::bytes_of(&message), UP);
-            // The parent waits for others, each for its patience.
-            let turns = size.ilog2() + 2;
-            match wait(&parent, DOWN, patience.saturating_mul(turns)) {
-                Some(verdict) => message.failed = verdict.failed,
-                None if found.is_none() => {
-                    found = Some(Error::NotCalled {
-                        call: call.text(),
-                        ranks: Ranks(vec![self.world_ranks[(rank & !step) as usize]]),
-                        waited: patience.saturating_mul(turns),
-                    });
-                }
-                None => {}
-            }
-        }
-        for child in children.into_iter().rev() {
-            let child = self.comm.process_at_rank(child);
-            child.send_with_tag(bytemuck::bytes_of(&message), DOWN);
-        }
-        match (found, message.failed) {
-            (Some(error), _) => Err(error),
-            (None, 0) => Ok(()),
-            (None, failed) => Err(Error::Elsewhere {
-                rank: failed as i32 - 1,
+        children.push(child);
+        let error = match wait(&comm.process_at_rank(child), UP, patience) {
+            None => Some(Error::NotCalled {
+                call: call.text(),
+                ranks: Ranks(vec![world_rank(child)]),
+                waited: patience,
             }),
+            Some(theirs) if theirs.failed != 0 => {
+                message.failed = theirs.failed;
+                None
+            }
+            Some(theirs) if theirs.history != history => {
+                Some(unequal([child, rank].map(&world_rank), &theirs.call, &call))
+            }
+            Some(_) => None,
+        };
+        if let Some(error) = error
+            && message.failed == 0
+        {
+            message.failed = world_rank(rank) as u64 + 1;
+            found = Some(error);
         }
     }
-
-    fn unequal(&self, child: i32, theirs: &Call, ours: &Call) -> Error {
-        let (call, expected) = match theirs.text() == ours.text() {
-            true => {
-                let ours = ours.text();
-                (format!("something else before {ours}"), "else".to_owned())
+    if rank != 0 {
+        let parent = comm.process_at_rank(rank & !step);
+        parent.send_with_tag(bytemuck::bytes_of(&message), UP);
+        // The parent waits for others, each for its patience; so does each rank above it.
+        let turns = size.ilog2() + 1 + rank.count_ones();
+        match wait(&parent, DOWN, patience.saturating_mul(turns)) {
+            Some(verdict) => message.failed = verdict.failed,
+            None if found.is_none() => {
+                // Others whose parent it is miss it, too.
+                if rank & !step == 0 && rank > 1 {
+                    step_aside();
+                }
+                found = Some(Error::NotCalled {
+                    call: call.text(),
+                    ranks: Ranks(vec![world_rank(rank & !step)]),
+                    waited: patience.saturating_mul(turns),
+                });
             }
-            false => (theirs.text(), ours.text()),
-        };
-        Error::Unequal {
-            rank: self.world_ranks[child as usize],
-            call,
-            other: self.world_ranks[self.comm.rank() as usize],
-            expected,
+            None => {}
         }
+    }
+    for child in children.into_iter().rev() {
+        let child = comm.process_at_rank(child);
+        child.send_with_tag(bytemuck::bytes_of(&message), DOWN);
+    }
+    match (found, message.failed) {
+        (Some(error), _) => Err(error),
+        (None, 0) => Ok(()),
+        (None, failed) => Err(Error::Elsewhere {
+            rank: failed as i32 - 1,
+        }),
+    }
+}
+
+/// Returns the error of a rank with another call than the one that it is compared with.
+fn unequal([rank, other]: [i32; 2], theirs: &Call, ours: &Call) -> Error {
+    let (call, expected) = match theirs.text() == ours.text() {
+        true => {
+            let ours = ours.text();
+            (format!("something else before {ours}"), "else".to_owned())
+        }
+        false => (theirs.text(), ours.text()),
+    };
+    Error::Unequal {
+        rank,
+        call,
+        other,
+        expected,
     }
 }
 

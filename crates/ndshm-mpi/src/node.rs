@@ -12,7 +12,8 @@ use ndshm::{Element, HandleTable, Partition, Queue, ReadGuard, Segment, Write, W
 
 use crate::call::Call;
 use crate::error::{Error, Result};
-use crate::leaders::Leaders;
+use crate::init::patience;
+use crate::leaders::{self, Leaders};
 use crate::rows::Rows;
 use crate::together::Arrival;
 use crate::{segment, together};
@@ -70,9 +71,14 @@ impl Node {
     /// `MPI_Comm_split_type`. Collective.
     ///
     /// # Errors
-    /// [`Error::NotJoined`] if a rank cannot join the segment, as in another container or as another
-    /// user. [`Error::Ndshm`] if there is no memory for it.
+    /// - [`Error::NotJoined`] if a rank cannot join the segment, as in another container or as another
+    ///   user.
+    /// - [`Error::NotCalled`] if a rank does not call within the
+    ///   [patience](crate::Job::set_patience), and [`Error::Unequal`] if it calls
+    ///   [`from_comm_by`](Node::from_comm_by).
+    /// - [`Error::Ndshm`] if there is no memory for the segment.
     pub fn from_comm(comm: &SimpleCommunicator) -> Result<Node> {
+        all_call(comm, Call::new(format_args!("Node::from_comm")))?;
         Node::of(comm.duplicate(), comm.split_shared(comm.rank()))
     }
 
@@ -102,6 +108,7 @@ impl Node {
                 problem: format!("the colour {color} is negative: count nodes from 0"),
             });
         }
+        all_call(comm, Call::new(format_args!("Node::from_comm_by")))?;
         let ranks = comm.split_by_color(Color::with_value(color));
         // Every rank has a colour.
         Node::of(comm.duplicate(), ranks.ok_or(Error::Initialized)?)
@@ -160,13 +167,13 @@ impl Node {
             history: Cell::new(0),
             posts: Cell::new(0),
             made: Cell::new(0),
-            patience: Cell::new(Duration::from_secs(600)),
+            patience: Cell::new(patience()),
             kept: RefCell::default(),
         })
     }
 
-    /// Sets the time that a collective call waits for other ranks, and a round for its tiles; 10
-    /// minutes by default. Not collective.
+    /// Sets the time that a collective call waits for other ranks, and a round for its tiles; that of
+    /// the [job](crate::Job::set_patience) by default. Not collective.
     pub fn set_patience(&self, patience: Duration) {
         self.patience.set(patience);
     }
@@ -257,6 +264,16 @@ impl std::fmt::Debug for Node {
             .field("ranks", &self.world_ranks)
             .finish_non_exhaustive()
     }
+}
+
+/// Waits for all ranks of a communicator, as no collective call of MPI does, and compares their calls.
+/// Errors name ranks of `comm`.
+fn all_call(comm: &SimpleCommunicator, call: Call) -> Result<()> {
+    let agreed = leaders::agree(comm, |rank| rank, call, call.after(0), None, patience());
+    if let Err(Error::Elsewhere { .. }) = agreed {
+        together::step_aside();
+    }
+    agreed
 }
 
 /// Returns the error of the first rank that has one there, and tells all others of it.

@@ -332,6 +332,10 @@ impl Node {
 
     /// Returns the error of a rank whose leader is missing.
     fn not_called(&self, call: &str, waited: Duration) -> Error {
+        // All others of the node miss it, too.
+        if self.rank > 1 {
+            step_aside();
+        }
         Error::NotCalled {
             call: call.to_owned(),
             ranks: Ranks(vec![self.world_ranks[0]]),
@@ -341,7 +345,7 @@ impl Node {
 }
 
 /// Lets the rank with the cause report it: if that ends the job, it ends this rank here.
-fn step_aside() {
+pub(crate) fn step_aside() {
     if crate::init::is_rank() {
         std::thread::sleep(Duration::from_secs(1));
     }

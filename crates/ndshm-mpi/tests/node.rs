@@ -28,6 +28,10 @@ fn main() -> Result<()> {
             unequal_arguments_are_named_once,
         ),
         ("a_missing_rank_is_named", a_missing_rank_is_named),
+        (
+            "a_rank_that_makes_no_node_is_named",
+            a_rank_that_makes_no_node_is_named,
+        ),
         ("more_nodes_than_tiles", more_nodes_than_tiles),
         ("forks_and_spawns", forks_and_spawns),
         ("a_rank_that_cannot_join", a_rank_that_cannot_join),
@@ -49,7 +53,14 @@ fn rank(case: &[String]) -> Result<()> {
         assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0);
     }
     let nodes = if case.len() > 1 { number(1) } else { 1 };
+    if case[0] == "late" {
+        job.set_patience(Duration::from_millis(500));
+        if me == number(2) as i32 {
+            std::thread::sleep(Duration::from_secs(30));
+        }
+    }
     let node = match case[0].as_str() {
+        "mixed" if me == number(2) as i32 => Node::from_comm(&job.world())?,
         "shared" => Node::from_comm(&job.world())?,
         _ => Node::from_comm_by(&job.world(), support::color(&job, nodes))?,
     };
@@ -172,6 +183,21 @@ fn a_missing_rank_is_named() {
         assert!(ran.count(&named) >= 1, "{ran:#?}");
         assert!(ran.took < Duration::from_secs(10), "{ran:#?}");
     }
+}
+
+fn a_rank_that_makes_no_node_is_named() {
+    for (ranks, nodes, rank) in [(4, 2, 0), (4, 2, 3), (3, 1, 1)] {
+        let ran = support::run(ranks, &format!("late {nodes} {rank}"));
+        assert_ne!(ran.code, Some(0), "{ran:#?}");
+        let named = format!("Node::from_comm_by: no call from rank {rank} within");
+        assert_eq!(ran.count(&named), 1, "{ran:#?}");
+        assert_eq!(ran.count("no call from"), 1, "{ran:#?}");
+        assert!(ran.took < Duration::from_secs(10), "{ran:#?}");
+    }
+    let ran = support::run(4, "mixed 2 1");
+    assert_ne!(ran.code, Some(0), "{ran:#?}");
+    let named = "rank 1 called Node::from_comm, and rank 0 called Node::from_comm_by";
+    assert_eq!(ran.count(named), 1, "{ran:#?}");
 }
 
 fn more_nodes_than_tiles() {
