@@ -2,8 +2,7 @@
 
 use std::ffi::{c_int, c_void};
 use std::marker::PhantomData;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use mpi::Threading;
@@ -40,16 +39,15 @@ impl Job {
     /// # Ok(()) });
     /// ```
     pub fn set_patience(&self, patience: Duration) {
-        let millis = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
-        PATIENCE_MILLIS.store(millis, Ordering::Relaxed);
+        *PATIENCE.lock().unwrap_or_else(PoisonError::into_inner) = patience;
     }
 }
 
-static PATIENCE_MILLIS: AtomicU64 = AtomicU64::new(600_000);
+static PATIENCE: Mutex<Duration> = Mutex::new(Duration::from_secs(600));
 
 /// Returns the time that calls wait for other ranks, where a node has no other.
 pub(crate) fn patience() -> Duration {
-    Duration::from_millis(PATIENCE_MILLIS.load(Ordering::Relaxed))
+    *PATIENCE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The process that has initialised MPI. Its forked children are no ranks.

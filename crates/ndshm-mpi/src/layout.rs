@@ -105,15 +105,6 @@ impl Layout {
         node as usize
     }
 
-    /// Returns the division of an array with a row for each of these tiles.
-    pub fn per_tile(&self) -> Layout {
-        Layout {
-            rows: self.tiles(),
-            tile: 1,
-            nodes: self.nodes,
-        }
-    }
-
     fn first_tile(&self, node: usize) -> usize {
         (self.tiles() as u128 * node as u128 / self.nodes as u128) as usize
     }

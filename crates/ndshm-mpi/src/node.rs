@@ -42,6 +42,11 @@ use crate::{segment, together};
 ///     }
 /// })?;
 /// assert_eq!(node.sum(&x)?, 49_995_000.0);
+/// assert!(node.index() < node.nodes() && node.rank() < node.ranks());
+/// if node.is_first() {
+///     println!("{} nodes, {} ranks in the first one", node.nodes(), node.ranks());
+/// }
+/// node.barrier()?;
 /// # Ok(()) });
 /// ```
 pub struct Node {

@@ -19,6 +19,29 @@ use crate::node::Node;
 ///
 /// A value of it is a name, as a [`Handle`] is: it is `Copy`, and the array stays until
 /// [`Node::free`].
+///
+/// ```
+/// # ndshm_mpi::doctest(|job| {
+/// let node = ndshm_mpi::Node::from_comm(&job.world())?;
+/// let x = node.rows::<f64, _>((10_000, 3))?;
+/// let largest = node.rows_per_tile::<f64, _, _>(&x, 1)?;
+/// assert_eq!((x.layout().rows(), x.width()), (10_000, 3));
+/// // This node's rows, as ndshm sees them.
+/// assert_eq!(node.table().read(x.handle())?.dim(), (x.range().len(), 3));
+/// // A tile writes its rows, sees all rows of the node, or writes one row of an array per tile.
+/// let fill = node.partition(&x, x.write())?;
+/// node.for_each(&fill, |mut rows, tile| rows.fill(tile.index() as f64))?;
+/// let find = node.partition(&x, (x.read(), x.whole(), largest.per_tile()))?;
+/// node.for_each(&find, |(rows, all, mut largest), _| {
+///     assert!(rows.len() <= all.len());
+///     largest[0] = rows.fold(0.0, |a: f64, &b| a.max(b));
+/// })?;
+/// let largest_of_tiles = node.gather_everywhere(&largest)?;
+/// assert_eq!(largest_of_tiles.into_raw_vec_and_offset().0, [0.0, 1.0, 2.0]);
+/// drop((fill, find));
+/// node.free(largest)?;
+/// # Ok(()) });
+/// ```
 pub struct Rows<T, D> {
     handle: Handle<T, D>,
     layout: Layout,

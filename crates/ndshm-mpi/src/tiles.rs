@@ -25,18 +25,6 @@ pub struct Tiles<'n, G> {
     id: u64,
 }
 
-impl<'n, G: Group> Tiles<'n, G> {
-    /// Returns the division of the rows among tiles and nodes.
-    pub fn layout(&self) -> Layout {
-        self.layout
-    }
-
-    /// Returns the partition of this node's rows.
-    pub fn partition(&self) -> &Partition<'n, G> {
-        &self.partition
-    }
-}
-
 /// The tile that a kernel of [`Node::for_each`] works on.
 #[derive(Clone, Debug)]
 pub struct TileContext {
