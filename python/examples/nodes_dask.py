@@ -4,28 +4,32 @@ A handle means something on its own machine alone, so each task is bound to the 
 machine. What crosses between machines is a number, or `ndshm.portable(x)`.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 from distributed import Client, LocalCluster
 
 import ndshm
 
 
-def make(first, rows):
+def make(first: int, rows: int) -> ndshm.ndarray:
     x = ndshm.zeros(rows)
     x[:] = range(first, first + rows)
     return x
 
 
-def square(x, first, last):
+def square(x: ndshm.ndarray, first: int, last: int) -> None:
     x[first:last] **= 2  # in the machine's memory
 
 
-def total(x, _):
+def total(x: ndshm.ndarray, _: list[None]) -> float:
     return float(x.sum())
 
 
-def machines(client):
+def machines(client: Any) -> list[list[str]]:
     """Return the addresses of the workers of each machine."""
-    found = {}
+    found: dict[str, list[str]] = {}
     for address, worker in client.scheduler_info(n_workers=-1)["workers"].items():
         found.setdefault(worker["host"], []).append(address)
     return list(found.values())
