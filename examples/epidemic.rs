@@ -44,11 +44,11 @@ struct Options {
     crew: Crew,
 
     /// Number of cells along each axis
-    #[arg(long, value_name = "N", default_value = "128", value_parser = size)]
+    #[arg(long, value_name = "N", default_value = "128", value_parser = cells)]
     size: usize,
 
     /// Rows and columns of a block
-    #[arg(long, value_name = "N", default_value = "32", value_parser = size)]
+    #[arg(long, value_name = "N", default_value = "32", value_parser = block)]
     block: usize,
 
     /// Number of people that one infected infects among susceptibles
@@ -67,7 +67,12 @@ struct Options {
     curve: Option<PathBuf>,
 }
 
-fn size(text: &str) -> std::result::Result<usize, String> {
+/// On a smaller map chance moves the size of the epidemic away from the expected one.
+fn cells(text: &str) -> std::result::Result<usize, String> {
+    count(text, 32..=16_384)
+}
+
+fn block(text: &str) -> std::result::Result<usize, String> {
     count(text, 8..=16_384)
 }
 
@@ -135,9 +140,8 @@ struct Outcome {
 fn simulate(table: &HandleTable, pool: &mut Pool<'_>, options: &Options) -> Result<Outcome> {
     let shape = (options.size, options.size);
     let susceptible = table.owned(table.from_elem(shape, PEOPLE)?);
-    let infected = [0, 1].map(|_| table.zeros::<u32, _>(shape).map(|x| table.owned(x)));
-    let [old, new] = infected;
-    let (old, new) = (old?, new?);
+    let old = table.owned(table.zeros::<u32, _>(shape)?);
+    let new = table.owned(table.zeros::<u32, _>(shape)?);
     let recovered = table.owned(table.zeros::<u32, _>(shape)?);
     let arrival = table.owned(table.zeros::<u32, _>(shape)?);
     let (s, r, first) = (susceptible.handle(), recovered.handle(), arrival.handle());
@@ -146,7 +150,7 @@ fn simulate(table: &HandleTable, pool: &mut Pool<'_>, options: &Options) -> Resu
     table.write(s)?[middle] -= 50;
 
     let blocks = Grid::blocks([(Axis(0), options.block), (Axis(1), options.block)]);
-    let [old, new] = [old.handle(), new.handle()];
+    let (old, new) = (old.handle(), new.handle());
     let way = |old: ndshm::Handle<u32, _>, new: ndshm::Handle<u32, _>| {
         let group = (
             s.write(),

@@ -18,7 +18,7 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use bytemuck::{Pod, Zeroable};
@@ -104,6 +104,9 @@ fn consume(segment: &str, stalls: bool) -> Result<()> {
     table.find_any_wait("texts", PATIENCE)?;
     let texts = table.find_queue::<OwnedArray<u8, Ix1>>("texts")?;
     let counts = table.find_queue::<Count>("counts")?;
+    if !stalls {
+        println!("at work");
+    }
     while let Some(text) = texts.pop_owned_with_ack_timeout(PATIENCE)? {
         if text.deliveries() > 1 {
             eprintln!(
@@ -157,14 +160,13 @@ fn show_in(folder: &Path) -> Result<()> {
     };
 
     let mut victim = start("stall").spawn()?;
-    let consumers = [start("consume").spawn()?, start("consume").spawn()?];
     let producer = start("produce").args(&files).spawn()?;
-    let mut said = [0];
-    victim
-        .stdout
-        .take()
-        .expect("it is piped")
-        .read_exact(&mut said)?;
+    wait_for_word(&mut victim)?;
+    // While the victim has its text, the producer waits for the count: the consumers are in time.
+    let mut consumers = [start("consume").spawn()?, start("consume").spawn()?];
+    for consumer in &mut consumers {
+        wait_for_word(consumer)?;
+    }
     victim.kill()?;
     victim.wait()?;
 
@@ -189,4 +191,10 @@ fn show_in(folder: &Path) -> Result<()> {
         files.len()
     );
     Ok(())
+}
+
+/// Waits until a program prints something.
+fn wait_for_word(program: &mut Child) -> Result<()> {
+    let output = program.stdout.as_mut().expect("it is piped");
+    Ok(output.read_exact(&mut [0])?)
 }

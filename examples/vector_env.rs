@@ -22,7 +22,7 @@ mod common;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
-use common::{Bar, Crew, Result};
+use common::{Bar, Crew, Result, count};
 use ndarray::{ArrayView3, ArrayViewMut1, ArrayViewMut4, Axis, Ix1, Ix4, s};
 use ndshm::{Handle, HandleTable, OnFailure, Partition, Pool, Segment, TileContext, Write};
 use rand_core::{Rng, SeedableRng};
@@ -38,13 +38,13 @@ const SPEED: i32 = 3;
 #[derive(Parser)]
 struct Options {
     /// Number of environments.
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value = "64", value_parser = from_one)]
     envs: usize,
     /// Steps of all environments together.
     #[arg(long, default_value_t = 40_000)]
     steps: usize,
     /// Number of environments that the agent takes at once.
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value = "16", value_parser = from_one)]
     batch: usize,
     #[command(flatten)]
     crew: Crew,
@@ -56,8 +56,12 @@ struct Options {
     lockstep: bool,
     /// Let one environment panic and one kill its worker, each time they have made this number of
     /// steps.
-    #[arg(long, value_name = "STEPS", conflicts_with = "lockstep")]
-    faults: Option<u64>,
+    #[arg(long, value_name = "STEPS", conflicts_with = "lockstep", value_parser = from_one)]
+    faults: Option<usize>,
+}
+
+fn from_one(text: &str) -> std::result::Result<usize, String> {
+    count(text, 1..=1_000_000)
 }
 
 /// The environment that panics, and the one that kills its worker.
@@ -72,7 +76,7 @@ impl Options {
     fn params(&self) -> Params {
         (
             self.slow,
-            self.faults.unwrap_or(u64::MAX),
+            self.faults.map_or(u64::MAX, |steps| steps as u64),
             std::process::id(),
         )
     }
@@ -236,6 +240,10 @@ struct Seen {
     steps: usize,
     episodes: usize,
     reward: f64,
+    /// Milliseconds from each panic of an environment to its report.
+    panics: Vec<f64>,
+    /// The same for each death of a worker.
+    deaths: Vec<f64>,
 }
 
 impl Seen {
@@ -262,43 +270,28 @@ fn first_state(env: usize, word: usize) -> u64 {
     }
 }
 
-/// Times from the faults to their reports.
-#[derive(Default)]
-struct Reports {
-    panics: Vec<f64>,
-    deaths: Vec<f64>,
-    /// Other environments that came with a report.
-    beside: usize,
-}
-
-impl Reports {
-    fn print(mut self) {
-        for (name, times) in [("panics", &mut self.panics), ("deaths", &mut self.deaths)] {
-            times.sort_by(f64::total_cmp);
-            if let (Some(median), Some(longest)) = (times.get(times.len() / 2), times.last()) {
-                println!(
-                    "{} {name} reported after {median:.2} ms (median), {longest:.2} ms at most",
-                    times.len()
-                );
-            }
-        }
-        println!("{} ready environments came with these reports", self.beside);
-    }
-}
-
-/// Makes a failed environment anew. Returns the time since its fault in milliseconds.
-fn reset(views: Views<'_>, env: usize, rows: usize) -> f64 {
+/// Makes a failed environment anew. Returns the milliseconds since its fault.
+fn reset(views: Views<'_>, env: usize) -> f64 {
     let (mut observation, mut reward, mut done, mut action, mut states) = views;
     let after = now().saturating_sub(states[[0, FAULT]]) as f64 / 1e6;
-    (0..rows).for_each(|row| {
-        let words = states.row_mut(row).into_iter().enumerate();
-        words.for_each(|(at, word)| *word = first_state(env + row, at));
-    });
+    for ((_, word), value) in states.indexed_iter_mut() {
+        *value = first_state(env, word);
+    }
     observation.fill(0);
     reward.fill(0.0);
     done.fill(false);
     action.fill(1);
     after
+}
+
+fn print_reports(faults: &str, mut times: Vec<f64>) {
+    times.sort_by(f64::total_cmp);
+    if let (Some(median), Some(longest)) = (times.get(times.len() / 2), times.last()) {
+        println!(
+            "{} {faults} reported after {median:.2} ms (median), {longest:.2} ms at most",
+            times.len()
+        );
+    }
 }
 
 fn main() -> Result<()> {
@@ -323,16 +316,9 @@ fn main() -> Result<()> {
     pool.set_profiling(true);
 
     let start = Instant::now();
-    let mut reports = None;
-    let seen = match (options.lockstep, options.faults) {
-        (true, _) => together(&options, &table, &envs, &mut pool)?,
-        (false, None) => as_they_become_ready(&options, &envs, &mut pool)?,
-        (false, Some(_)) => with_faults(
-            &options,
-            &envs,
-            &mut pool,
-            reports.insert(Reports::default()),
-        )?,
+    let seen = match options.lockstep {
+        true => together(&options, &table, &envs, &mut pool)?,
+        false => as_they_become_ready(&options, &envs, &mut pool)?,
     };
     let took = start.elapsed().as_secs_f64();
 
@@ -360,9 +346,8 @@ fn main() -> Result<()> {
     for worker in pool.stats() {
         println!("{worker}");
     }
-    if let Some(reports) = reports {
-        return Ok(reports.print());
-    }
+    print_reports("panics", seen.panics);
+    print_reports("deaths", seen.deaths);
     // The paddle reaches every ball that is not too far away, so it catches most of them.
     if seen.episodes > 100 && seen.reward < 0.5 * seen.episodes as f64 {
         return Err("the agent misses the ball: its observations must be wrong".into());
@@ -370,7 +355,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Takes environments as they become ready.
+/// Takes environments as they become ready. With `--faults` it makes those anew that have failed.
 fn as_they_become_ready(
     options: &Options,
     envs: &Partition<'_, Envs>,
@@ -378,9 +363,26 @@ fn as_they_become_ready(
 ) -> Result<Seen> {
     let mut seen = Seen::default();
     let bar = Bar::new(options.steps);
-    let mut running = pool.start(envs, &options.params(), step)?;
+    let policy = match options.faults {
+        Some(_) => OnFailure::Skip,
+        None => OnFailure::Fail,
+    };
+    let started = pool.start(envs, &options.params(), step)?;
+    let mut running = started.on_failure(policy);
     while seen.steps < options.steps {
-        for mut ready in running.wait_any(options.batch)?.ready {
+        let arrived = running.wait_any(options.batch)?;
+        for failed in arrived.failed {
+            // A tile is one environment.
+            let (env, mut after) = (failed.index(), 0.0);
+            failed.repair(|views| after = reset(views, env))?.rerun();
+            seen.panics.push(after);
+        }
+        for lost in arrived.lost {
+            let (env, mut after) = (lost.index(), 0.0);
+            lost.repair(|views| after = reset(views, env))?.rerun();
+            seen.deaths.push(after);
+        }
+        for mut ready in arrived.ready {
             seen.look(ready.views());
             ready.rerun();
         }
@@ -388,43 +390,6 @@ fn as_they_become_ready(
     }
     running.finish()?;
     bar.clear();
-    Ok(seen)
-}
-
-/// Takes environments as they become ready, and makes those anew that have failed.
-fn with_faults(
-    options: &Options,
-    envs: &Partition<'_, Envs>,
-    pool: &mut Pool<'_>,
-    reports: &mut Reports,
-) -> Result<Seen> {
-    let mut seen = Seen::default();
-    let started = pool.start(envs, &options.params(), step)?;
-    let mut running = started.on_failure(OnFailure::Skip);
-    while seen.steps < options.steps {
-        let arrived = running.wait_any(options.batch)?;
-        let has_failed = arrived.failed.len() + arrived.lost.len() > 0;
-        for failed in arrived.failed {
-            let rows = failed.range();
-            let (env, rows, mut after) = (rows.start, rows.len(), 0.0);
-            let repaired = failed.repair(|views| after = reset(views, env, rows))?;
-            repaired.rerun();
-            reports.panics.push(after);
-        }
-        for lost in arrived.lost {
-            let rows = lost.range();
-            let (env, rows, mut after) = (rows.start, rows.len(), 0.0);
-            let repaired = lost.repair(|views| after = reset(views, env, rows))?;
-            repaired.rerun();
-            reports.deaths.push(after);
-        }
-        for mut ready in arrived.ready {
-            seen.look(ready.views());
-            ready.rerun();
-            reports.beside += usize::from(has_failed);
-        }
-    }
-    running.finish()?;
     Ok(seen)
 }
 

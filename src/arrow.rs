@@ -199,6 +199,16 @@ impl SharedTable {
     /// Does the same for an array of rows in C order. See
     /// [`HandleTable::lend_arrow_rows`](crate::HandleTable::lend_arrow_rows).
     ///
+    /// ```
+    /// use ndarray::array;
+    /// use ndshm::{Segment, SharedTable};
+    ///
+    /// let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// let x = table.from_array(&array![[1i32, 2, 3], [4, 5, 6]])?;
+    /// assert_eq!(table.lend_arrow_rows(x)?.value_length(), 3);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`HandleTable::lend_arrow_rows`](crate::HandleTable::lend_arrow_rows).
     pub fn lend_arrow_rows<T: ArrowElement>(

@@ -101,6 +101,10 @@ impl Header {
     /// The random number by which processes recognize the segment; 0 until the first use. It is not
     /// the key: an id does not help to make handles.
     pub(crate) const ID: usize = 6;
+    /// The inode of the file once the tables that every process touches were allocated in it. A
+    /// creator that dies early leaves an initialized segment without them. So does a copy of the
+    /// file, in which zeros have become holes.
+    pub(crate) const BACKED: usize = 7;
 
     pub(crate) fn encode(geometry: &Geometry) -> u64 {
         let word = Self::MAGIC.set(0, Self::MAGIC_VALUE);

@@ -34,15 +34,15 @@
 //!   [`LeaseError::Stale`](error::LeaseError::Stale).
 //! - **lease**: the recorded right to read or write a whole array: [`HandleTable::read`] and
 //!   [`HandleTable::write`]. These calls never wait: [`LeaseError::Busy`](error::LeaseError::Busy)
-//!   names the holder.
+//!   names the holder. [`HandleTable::read_timeout`] and [`HandleTable::write_timeout`] wait.
 //! - **partition, tile, round**: arrays divided into tiles that many participants write at once. In
 //!   each round, each tile is written by one participant: [`Partition`], and [`Pool`] to run it on
 //!   workers.
 //! - **block, halo**: the ranges of a tile in the whole array, and the elements around it:
 //!   [`TileContext::block`] and [`TileContext::around`].
 //! - **queue**: small jobs from any participants to any others, each delivered once and in order, or
-//!   at least once if consumers acknowledge them: [`Queue`]. A queue of [`OwnedArray`](queue::OwnedArray) owns the arrays in it, and hands them
-//!   from owner to owner.
+//!   at least once if consumers acknowledge them: [`Queue`]. A queue of
+//!   [`OwnedArray`](queue::OwnedArray) owns the arrays in it, and hands them from owner to owner.
 //! - **name**: a text by which any process finds an array: [`HandleTable::publish`] and
 //!   [`HandleTable::find`]. It is removed when the array is freed.
 //! - **bundle**: arrays with names of their own, under one handle: [`Bundle`].

@@ -14,7 +14,7 @@ use crate::partition::control::Control;
 use crate::queue::{self, cells::Cells};
 use crate::seat::{ParticipantInfo, ReapReport, Reclaim, TornTile};
 use crate::segment::Segment;
-use crate::span::Extent;
+use crate::span::{Extent, Spans};
 use crate::table::above::{Above, AfterFree};
 use crate::table::alloc::{add_retained, hint_with_pages};
 use crate::table::core::Core;
@@ -177,6 +177,9 @@ fn leave_control(
         && let Some((cells, _)) = Cells::open(memory, extent)
     {
         if cells.owns_arrays() {
+            cells.bound_arrays(segment, seat, |array| {
+                leave_bound(segment, array, seat, report);
+            });
             cells.recover_arrays(segment, seat);
         }
         report.jobs += cells.recover(seat).jobs;
@@ -185,6 +188,26 @@ fn leave_control(
         if cells.owns_arrays() && slot.newest().is_retired() {
             report.arrays_freed += queue::free_arrays(segment, slot, seat);
         }
+    }
+}
+
+/// Ends the leases of `seat` on an array that is about to come back into its queue: its next
+/// consumer, which is woken then, finds it free, or poisoned. Leaves a round to the later walk,
+/// because tiles come first.
+fn leave_bound(segment: &Segment, array: Slot<'_>, seat: SeatId, report: &mut ReapReport) {
+    let memory = segment.memory();
+    let word = array.word();
+    if word.is_in_round() {
+        return;
+    }
+    let mut freed = release_writer(segment, array, word, seat, report);
+    if array.has_bit(seat) {
+        array.clear_bit(seat);
+        report.leases += 1;
+        freed |= array.finish_release().freed(memory, array.index).is_some();
+    }
+    if freed && let Some(extent) = Spans::of(memory).extent(array.index) {
+        add_retained(memory, hint_with_pages(memory, array, extent));
     }
 }
 

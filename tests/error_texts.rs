@@ -28,6 +28,7 @@ fn made() -> Vec<Error> {
     let name = || "filter".to_owned();
     let weights = || "weights".to_owned();
     let two_seconds = Duration::from_secs(2);
+    let one: Vec<_> = std::iter::once(70..80).collect();
     errors! {
         SegmentError::Capacity { capacity: 0, max: 1 << 46 };
         SegmentError::Capacity { capacity: (1 << 46) + 1, max: 1 << 46 };
@@ -83,6 +84,21 @@ fn made() -> Vec<Error> {
         PoolError::Gone;
         PoolError::Results { result: "String", at: 3, message: "the segment has no memory".into() };
         PoolError::Params { params: "bool", message: "the 2 bytes that arrived are ..".into() };
+        PoolError::KernelPanicked {
+            tile: 7, rows: 70..80, worker: 1, message: "the walker fell".into()
+        };
+        PoolError::WorkerDied {
+            worker: 1, pid: 4711, signal: Some(9), code: None, tiles: vec![7], rows: one.clone()
+        };
+        PoolError::WorkerDied {
+            worker: 1, pid: 4711, signal: None, code: Some(7),
+            tiles: vec![7, 9], rows: vec![70..80, 90..100]
+        };
+        PoolError::WorkerDied {
+            worker: 1, pid: 4711, signal: Some(9), code: None, tiles: vec![], rows: vec![]
+        };
+        PoolError::NotGivenBack { tiles: vec![7], rows: one.clone() };
+        PoolError::NotGivenBack { tiles: vec![7, 9], rows: vec![70..80, 90..100] };
         SystematicPlan::new(&[0.0], 0.5, 10).unwrap_err();
         SystematicPlan::new(&[1.0, -1.0], 0.5, 10).unwrap_err();
         LeaseError::Busy { handle: X, name: None, pid: 4711 };

@@ -367,6 +367,26 @@ fn dropped_rounds_and_partitions_end() {
     assert_eq!(after.free, before.free + 1, "the memory of the claims");
 }
 
+/// A wait for a lease takes back what dropped values hold: no lease of theirs is a deadlock.
+#[test]
+fn a_wait_for_a_lease_ends_dropped_rounds() {
+    let table = table();
+    let (x, mut tiles) = ground(&table, 4);
+    let round = tiles.begin(&table).unwrap();
+    let waited = table.write_timeout(x, PATIENCE).map(drop);
+    assert!(
+        matches!(waited, Err(LeaseError::Deadlock { .. })),
+        "{waited:?}"
+    );
+    thread::spawn(move || drop(round)).join().unwrap();
+    assert!(matches!(table.write(x), Err(LeaseError::Busy { .. })));
+    table.write_timeout(x, PATIENCE).unwrap().fill(1);
+
+    let round = tiles.begin(&table).unwrap();
+    drop(round);
+    assert_eq!(table.read_timeout(x, PATIENCE).unwrap().sum(), 4);
+}
+
 /// The opener sees the state of each tile, and sends back those that are done, and no others.
 #[test]
 fn finished_tiles_are_sent_back() {

@@ -2,11 +2,12 @@
 //! not theirs.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ndarray::{Axis, Ix1};
 use ndshm::error::{HalfWritten, LeaseError, RoundError};
 use ndshm::partition::{AccessMode, Group, UntypedGroup};
+use ndshm::untyped::Mode;
 use ndshm::{Handle, HandleTable, Partition, Pool, Segment, Write};
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -439,4 +440,31 @@ fn the_errors_of_a_pool_name_rows_and_remedy() {
     assert_eq!(tiles.clear_poison().unwrap(), 1);
     run(100).unwrap();
     assert_eq!(table.read(x).unwrap().sum(), 100);
+}
+
+/// A recovery that has waited for its lease is one of the whole array: if it is given up, the torn
+/// tiles do not account for the poison.
+#[test]
+fn a_recovery_that_has_waited_is_one_of_the_whole_array() {
+    let table = table();
+    let (x, tiles) = torn_numbers(&table);
+    let [recoverer, third] = [(); 2].map(|()| HandleTable::join(table.segment()).unwrap());
+    let same = third.open_partition(tiles.handle()).unwrap();
+    let rest = tiles.read_rest().unwrap();
+    std::thread::scope(|threads| {
+        threads.spawn(move || {
+            let locked = recoverer.lock_timeout(x, Mode::Recover, DEADLINE).unwrap();
+            // Leaves with the array half-repaired.
+            drop((locked, recoverer));
+        });
+        // The waiting writer turns readers away.
+        let start = Instant::now();
+        while same.read_rest().is_ok() {
+            assert!(start.elapsed() < DEADLINE);
+            std::thread::yield_now();
+        }
+        drop(rest);
+    });
+    assert_not_theirs(&tiles, HalfWritten::Array);
+    table.recover(x, |mut x| x.fill(0)).unwrap();
 }

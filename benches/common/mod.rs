@@ -15,6 +15,9 @@ const CALLS: usize = 2001;
 /// Time after which no further samples are taken, once there are `SAMPLES`.
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// Quotient of the halves of a run beyond which it is reported as unsteady: a third.
+const STEADY: f64 = 4.0 / 3.0;
+
 /// A subject to measure: `run(n)` repeats it `n` times and returns the time that this took.
 pub struct Subject<'a> {
     name: String,
@@ -50,6 +53,17 @@ impl Samples {
 
     fn min(&self) -> f64 {
         self.0.iter().copied().fold(f64::INFINITY, f64::min)
+    }
+
+    /// Returns the quotient of the medians of the second and of the first half of the samples, which
+    /// were taken in this order. It is far from 1 if the machine has changed its clock, or had other
+    /// work for a part of the time.
+    fn drift(&self) -> f64 {
+        let (first, second) = self.0.split_at(self.0.len() / 2);
+        match first.is_empty() {
+            true => 1.0,
+            false => median(second.to_vec()) / median(first.to_vec()),
+        }
     }
 
     fn ratio_of_medians(&self, to: &Samples) -> f64 {
@@ -200,6 +214,13 @@ impl Bench {
         for (index, (name, samples)) in names.iter().zip(&taken).enumerate() {
             let (min, median) = (samples.min(), samples.median());
             let ratio = (index > 0).then(|| ratio(first, samples));
+            let drift = samples.drift();
+            if !(1.0 / STEADY..=STEADY).contains(&drift) {
+                eprintln!(
+                    "warning: {name}: the second half of the samples took {drift:.2} times as long \
+                     as the first; the machine was not steady, so compare only ratios of one run"
+                );
+            }
             if !self.json {
                 let ratio = ratio.map_or(String::new(), digits);
                 println!("{name:<44}{:>12}{:>12}{ratio:>10}", time(min), time(median));
@@ -233,14 +254,20 @@ fn sample(subjects: &mut [Subject<'_>], batches: &[u64], samples: usize) -> Vec<
     taken
 }
 
-/// Returns the number of repetitions that take about `target`. Also warms up.
+/// Returns the number of repetitions that take about `target`, when warm.
+///
+/// The first repetitions pay for what is made once: pages, a span, a look at the machine's memory. So
+/// a time counts only if a second run of as many repetitions takes as long.
 fn calibrate(subject: &mut Subject<'_>, target: Duration) -> u64 {
     let mut times = 1;
     loop {
         let took = (subject.run)(times);
         if took * 2 >= target {
-            let scale = target.as_secs_f64() / took.as_secs_f64();
-            return ((times as f64 * scale) as u64).max(1);
+            let took = took.min((subject.run)(times));
+            if took * 2 >= target {
+                let scale = target.as_secs_f64() / took.as_secs_f64();
+                return ((times as f64 * scale) as u64).max(1);
+            }
         }
         times *= 2;
     }

@@ -38,18 +38,18 @@ class Death:
 
     @property
     def said(self) -> dict[str, int]:
-        """What the others said, and how often."""
+        """Return the answers of the others, and how often each came."""
         return dict(Counter(str(outcome["said"]) for outcome in self.outcomes if outcome["said"]))
 
     @property
     def median(self) -> float | None:
-        """The median time of the others, where they do not hang."""
+        """Return the median time of the others that did not hang."""
         times = [outcome["seconds"] for outcome in self.outcomes if not outcome["hang"]]
         return statistics.median(times) if times else None
 
     @property
     def held(self) -> tuple[int, int]:
-        """In how many trials the dead still held memory afterwards, and how many bytes in all."""
+        """Return in how many trials the dead still held memory afterwards, and how many bytes in all."""
         held = [outcome["held"] or 0 for outcome in self.outcomes]
         return sum(bytes > 0 for bytes in held), sum(held)
 

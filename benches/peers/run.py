@@ -41,6 +41,8 @@ def arguments() -> argparse.Namespace:
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
     if options.kills is None:
         options.kills = 10 if options.quick else 200
+    if options.kills < 1:
+        parser.error("--kills takes a number from 1 on; `--rows` without kills leaves them out")
     return options
 
 

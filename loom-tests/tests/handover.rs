@@ -113,78 +113,55 @@ fn death_while_pushing_an_array() {
     });
 }
 
-/// I1, I4, I7: a consumer dies between any two steps of a pop while the survivor reaps and pops:
-/// the survivor pops the array, or it is freed with the dead consumer.
-#[test]
-fn death_while_popping_an_array() {
-    check_deaths(2, |steps| {
-        let [survivor, second] = tables(&segment(2));
-        let queue = survivor.queue::<Jobs>(1).unwrap();
-        let name = queue.handle();
-        let x = array(&survivor, 7);
-        assert!(push(&survivor, &queue, x));
-        let consumer =
-            thread::spawn(move || dies(second, 1, steps, |table| pop(table, &open(table, name))));
-        survivor.reap().unwrap();
-        let early = pop(&survivor, &queue);
-        let theirs = consumer.join().unwrap();
-        let died = theirs.is_none();
-        survivor.reap().unwrap();
-        let late = pop(&survivor, &queue);
-        let times = [early, theirs.flatten(), late]
-            .into_iter()
-            .flatten()
-            .count();
-        assert!(times == 1 || died && times == 0, "popped {times} times");
-        // A lost cell would refuse this push.
-        let y = array(&survivor, 8);
-        assert!(push(&survivor, &queue, y));
-        drop(queue);
-        if !died {
-            return false;
-        }
-        assert_all_free(&survivor, SLOTS);
-        true
-    });
+/// Kills a consumer before its step `steps` of `consume`, while the survivor reaps and pops: either of
+/// them gets the array, or it is freed with the dead consumer. Returns `true` if the consumer died.
+fn death_while_consuming(
+    steps: u64,
+    consume: fn(&HandleTable, &Queue<'_, Jobs>) -> Option<u64>,
+) -> bool {
+    let [survivor, second] = tables(&segment(2));
+    let queue = survivor.queue::<Jobs>(1).unwrap();
+    let name = queue.handle();
+    let x = array(&survivor, 7);
+    assert!(push(&survivor, &queue, x));
+    let consumer =
+        thread::spawn(move || dies(second, 1, steps, |table| consume(table, &open(table, name))));
+    survivor.reap().unwrap();
+    let early = pop(&survivor, &queue);
+    let theirs = consumer.join().unwrap();
+    let died = theirs.is_none();
+    survivor.reap().unwrap();
+    let late = pop(&survivor, &queue);
+    let times = [early, theirs.flatten(), late]
+        .into_iter()
+        .flatten()
+        .count();
+    assert!(times == 1 || died && times == 0, "owned {times} times");
+    // A lost cell would refuse this push.
+    let y = array(&survivor, 8);
+    assert!(push(&survivor, &queue, y));
+    drop(queue);
+    if !died {
+        return false;
+    }
+    assert_all_free(&survivor, SLOTS);
+    true
 }
 
-/// I1, I4, I7: a consumer dies between any two steps from the pop to the end of the acknowledgement:
-/// the survivor gets the array, or it is freed with the dead consumer.
+/// I1, I4, I7: a consumer dies between any two steps of a pop.
+#[test]
+fn death_while_popping_an_array() {
+    check_deaths(2, |steps| death_while_consuming(steps, pop));
+}
+
+/// I1, I4, I7: a consumer dies between any two steps from the pop to the end of the acknowledgement.
 #[test]
 fn death_before_an_array_is_acknowledged() {
     check_deaths(1, |steps| {
-        let [survivor, second] = tables(&segment(2));
-        let queue = survivor.queue::<Jobs>(1).unwrap();
-        let name = queue.handle();
-        let x = array(&survivor, 7);
-        assert!(push(&survivor, &queue, x));
-        let consumer = thread::spawn(move || {
-            dies(second, 1, steps, |table| {
-                let queue = open(table, name);
-                let array = queue.pop_owned_with_ack().unwrap()?.ack().unwrap();
-                Some(table.read(array.handle()).unwrap()[0])
-            })
-        });
-        survivor.reap().unwrap();
-        let early = pop(&survivor, &queue);
-        let theirs = consumer.join().unwrap();
-        let died = theirs.is_none();
-        survivor.reap().unwrap();
-        let late = pop(&survivor, &queue);
-        let times = [early, theirs.flatten(), late]
-            .into_iter()
-            .flatten()
-            .count();
-        assert!(times == 1 || died && times == 0, "owned {times} times");
-        // A lost cell would refuse this push.
-        let y = array(&survivor, 8);
-        assert!(push(&survivor, &queue, y));
-        drop(queue);
-        if !died {
-            return false;
-        }
-        assert_all_free(&survivor, SLOTS);
-        true
+        death_while_consuming(steps, |table, queue| {
+            let array = queue.pop_owned_with_ack().unwrap()?.ack().unwrap();
+            Some(table.read(array.handle()).unwrap()[0])
+        })
     });
 }
 
@@ -198,13 +175,14 @@ fn a_queue_is_freed_beside_a_give_back() {
         let x = array(&first, 7);
         assert!(push(&first, &queue, x));
         let name = queue.handle();
-        let give_back = move |second: &HandleTable| {
-            if let Ok(queue) = second.open_queue(name) {
-                drop(queue.pop_owned_with_ack().unwrap());
-            }
-        };
-        let ((), (), _second) = beside(second, give_back, || drop(queue));
-        assert_all_free(&first, SLOTS);
+        // Not dropped: the queue is freed by its handle, in the thread that has its table.
+        std::mem::forget(queue);
+        let queue = open(&second, name);
+        let job = queue.pop_owned_with_ack().unwrap().unwrap();
+        let freeing = thread::spawn(move || first.free(name).map(|()| first));
+        drop(job);
+        let _first = freeing.join().unwrap().unwrap();
+        assert_eq!(second.arrays().count(), 0, "the array has leaked");
     });
 }
 

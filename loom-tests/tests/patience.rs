@@ -9,6 +9,7 @@ use loom_tests::{
 };
 use ndarray::{Axis, Ix1};
 use ndshm::error::LeaseError;
+use ndshm::untyped::Mode;
 use ndshm::{Handle, HandleTable, SharedTable, model};
 
 type Vector = Handle<u64, Ix1>;
@@ -117,6 +118,8 @@ fn two_writers_wait_for_a_reader() {
         let ([first, second, third], x) = one_array();
         let lease = first.read(x).unwrap();
         let writers = [second, third].map(|table| apart(table, move |table| add(table, x)));
+        // Both wait before the reader goes, which takes no preemption then.
+        thread::yield_now();
         drop(lease);
         let tables = writers.map(|writer| {
             let (added, table) = writer.join().unwrap();
@@ -138,15 +141,30 @@ fn a_waiting_writer_turns_new_readers_away() {
         let seen = [(); 2].map(|()| second.read(x).map(|x| x[0]));
         let refused = seen.each_ref().map(is_busy);
         assert!(!refused[0] || refused[1], "a reader overtakes the writer");
-        // It waits behind the writer, or has come before it.
+        drop(lease);
+        let (added, _third) = writer.join().unwrap();
+        added.unwrap();
+        assert_eq!(second.read(x).unwrap()[0], 1);
+    });
+}
+
+/// I7, fairness: a participant that is refused by a waiting writer, and waits, gets the array after
+/// it.
+#[test]
+fn a_waiting_reader_comes_after_the_writer_that_turned_it_away() {
+    check(1, || {
+        let ([first, second, third], x) = one_array();
+        let lease = first.read(x).unwrap();
+        let writer = apart(third, move |table| add(table, x));
+        let refused = is_busy(&second.read(x).map(|x| x[0]));
         let reader = apart(second, move |table| read(table, x));
         drop(lease);
         let (added, _third) = writer.join().unwrap();
         added.unwrap();
-        let (last, _second) = reader.join().unwrap();
-        let last = last.unwrap();
+        let (seen, _second) = reader.join().unwrap();
+        let seen = seen.unwrap();
         assert!(
-            !refused[1] || last == 1,
+            !refused || seen == 1,
             "a waiting reader overtakes the writer"
         );
     });
@@ -222,6 +240,32 @@ fn a_reader_waits_for_a_round() {
             assert_eq!(seen.unwrap(), 1);
         });
     }
+}
+
+/// I5, I7: a participant enters a round although a writer waits for an array that the round reads, and
+/// has that array until it leaves.
+#[test]
+fn a_participant_enters_a_round_beside_a_waiting_writer() {
+    check(2, || {
+        let [first, second, third] = tables(&segment(1024, 4, 4));
+        let x = first.from_elem(1, 5u64).unwrap();
+        let y = first.from_elem(1, 0u64).unwrap();
+        let tiles = first.partition((y.write(), x.read()), Axis(0), 1).unwrap();
+        let round = tiles.begin().unwrap();
+        let writer = apart(third, move |table| add(table, x));
+        {
+            let tiles = second.open_partition(tiles.handle()).unwrap();
+            let mut part = tiles.enter().unwrap().unwrap();
+            let mut tile = part.claim().unwrap().unwrap();
+            let (mut y, x) = tile.views();
+            y[0] = x[0];
+        }
+        round.finish(PATIENCE).unwrap();
+        assert_eq!(first.read(y).unwrap()[0], 5);
+        let (added, _third) = writer.join().unwrap();
+        added.unwrap();
+        assert_eq!(first.read(x).unwrap()[0], 6);
+    });
 }
 
 /// I5, I7: a thread of a shared table waits until another thread of the table has ended its lease,
@@ -319,19 +363,21 @@ fn death_of_a_reaper_of_a_waiting_writer() {
     }
 }
 
-/// I1, I5, I7: a participant that waits dies at any step, beside the reader for which it waits and
-/// a writer that waits as well.
+/// I1, I5, I7: a participant that waits dies at any step, beside the holder for which it waits.
 #[test]
 fn death_of_a_waiter() {
     for writes in [false, true] {
         check_deaths(1, move |steps| {
             let ([survivor, mortal], x) = one_array();
-            let lease = survivor.read(x).unwrap();
+            // A writer waits for a reader, and a reader for a writer.
+            let mode = if writes { Mode::Read } else { Mode::Write };
+            let mut held = survivor.lock(x, mode).unwrap();
             let wait = move |table: &HandleTable| match writes {
                 true => add(table, x).unwrap(),
                 false => read(table, x).map(drop).unwrap(),
             };
-            let ((), died) = beside_death(&survivor, mortal, steps, wait, || drop(lease));
+            let release = || survivor.unlock(&mut held, false).unwrap();
+            let ((), died) = beside_death(&survivor, mortal, steps, wait, release);
             match survivor.read(x).map(|x| x[0]) {
                 Ok(seen) => assert!(seen <= 1),
                 Err(LeaseError::Poisoned { .. }) => assert!(died && writes),
@@ -353,7 +399,11 @@ fn death_of_a_waiter_before_another() {
         let lease = survivor.read(x).unwrap();
         let behind = apart(other, move |table| read(table, x));
         let wait = move |table: &HandleTable| add(table, x).unwrap();
-        let act = || drop(lease);
+        let act = || {
+            // Both wait before the reader goes, which takes no preemption then.
+            thread::yield_now();
+            drop(lease);
+        };
         let ((), died) = beside_death(&survivor, mortal, steps, wait, act);
         if died {
             model::time_out();

@@ -1,4 +1,4 @@
-"""The processes of a table: who owns an array, who lives, and a wait for an end."""
+"""The processes of a table: owners of arrays, living processes, and a wait for their end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ __all__ = ["Peer"]
 class Peer:
     """A process that has a table open, as others see it; see `Table.peers` and `Table.owner`.
 
-    A process that opens the table again is another `Peer`. It may be sent to other processes.
+    A process that closes the table and opens it again is another `Peer`. A `Peer` can be pickled, and
+    so be sent to other processes.
 
     >>> import ndshm, os
     >>> with ndshm.Table() as t:
@@ -64,10 +65,10 @@ class Peers(_ndshm.Table):
         return [Peer(cast("Table", self), *fields) for fields in _ndshm.peers(self)]
 
     def owner(self, item: np.ndarray[Any, Any] | Ref[Any] | str) -> Peer | None:
-        """Return the process that owns an array, a `Ref`, or what has a name.
+        """Return the process that owns an array, a `Ref`, or the value of a name.
 
-        Return None if it outlives all processes but the last, as everything does that has a name. A
-        dead owner's arrays live until the next `reap`.
+        Return None if no process owns it, as with everything that has a name: that stays until
+        the last process leaves the table. The arrays of a dead owner stay until the next `reap`.
 
         >>> import ndshm
         >>> with ndshm.Table() as t:
@@ -86,11 +87,11 @@ class Peers(_ndshm.Table):
         return None if found is None else Peer(cast("Table", self), *found)
 
     def watch(self, *what: Peer | str, timeout: float | None = None) -> Peer | str | None:
-        """Wait until a process or a name of these ends, and return it. Return None after `timeout`.
+        """Wait until one of these processes or names ends, and return it. Return None after `timeout`.
 
-        A process ends when it closes the table or dies, however that happens. What it held is taken
-        back first. A name ends when it is removed or is given to another value. It is noticed within
-        10 ms. `timeout` is in seconds; None waits without end, 0 looks once.
+        A process ends when it closes the table or dies, however that happens. All that it held is
+        taken back before this returns. A name ends when it is removed or is given to another value.
+        An end is noticed within 10 ms. `timeout` is in seconds; None waits without end, 0 looks once.
 
         >>> import ndshm
         >>> with ndshm.Table() as t:

@@ -43,9 +43,9 @@ class Table(Names):
     `capacity` is the number of bytes for all arrays together. It is address space, not memory, and
     by default 16 times the machine's memory. `retain` is the number of bytes of freed arrays that
     are kept for the next ones, by default a quarter of the memory. `seats` is the largest number of
-    processes at one time, 1024 by default. `huge_pages=True` asks the system for huge pages, which
-    large arrays that are read in no order profit from; the attribute `huge_pages` says what the
-    system grants, or what to change. It applies to this process and those that it forks.
+    processes at one time, 1024 by default. `huge_pages=True` asks the system for huge pages, in
+    this process and in those that it forks. They make random access to large arrays faster. The
+    attribute `huge_pages` says what the system grants, or what to change.
 
     A table is also a mapping from names to values, which all programs share that have opened it;
     see `ndshm.open`. `allow_pickle=False` refuses objects that are no arrays, because loading a

@@ -1,4 +1,4 @@
-//! The processes of a table: who owns an array, who lives, and a wait for an end.
+//! The processes of a table: owners of arrays, living processes, and a wait for their end.
 
 use std::time::Instant;
 
@@ -38,7 +38,7 @@ fn peers(table: &Bound<'_, Table>) -> PyResult<Vec<Fields>> {
     Ok(found.into_iter().map(fields).collect())
 }
 
-/// Returns the owner of an array or a `Ref`, or `None` if it outlives all.
+/// Returns the process that owns an array or a `Ref`, or `None` if no process does.
 #[pyfunction]
 fn owner_of_item(table: &Bound<'_, Table>, item: &Bound<'_, PyAny>) -> PyResult<Option<Fields>> {
     let pin = pin_of_item(item)?;
@@ -53,7 +53,7 @@ fn owner_of_item(table: &Bound<'_, Table>, item: &Bound<'_, PyAny>) -> PyResult<
     Ok(owner.map(fields))
 }
 
-/// Returns the owner of what has a name, or `None` if it outlives all.
+/// Returns the process that owns the value of a name, or `None` if no process does.
 #[pyfunction]
 fn owner_of_name(table: &Bound<'_, Table>, name: &str) -> PyResult<Option<Fields>> {
     let shared = table.get().joined.table()?;

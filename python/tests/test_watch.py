@@ -76,9 +76,11 @@ def test_the_end_of_a_name() -> None:
         later = threading.Timer(0.05, t.pop, ("b",))
         later.start()
         assert t.watch("a", "b", "c", timeout=30) == "b"
+        later.join(30)
         later = threading.Timer(0.05, t.__setitem__, ("a", np.ones(3)))
         later.start()
         assert t.watch("a", timeout=30) == "a", "it was given to another value"
+        later.join(30)
         assert t.watch("a", timeout=0) is None
         with pytest.raises(ndshm.NameNotFound):
             t.watch("b", timeout=0)
@@ -130,10 +132,11 @@ def test_ctrl_c_ends_a_wait() -> None:
     previous = signal.signal(signal.SIGALRM, signal.default_int_handler)
     try:
         with ndshm.Table(capacity=2**24) as t:
-            signal.setitimer(signal.ITIMER_REAL, 0.1)
             with pytest.raises(KeyboardInterrupt):
+                signal.setitimer(signal.ITIMER_REAL, 0.1)
                 t.watch(t.peer(), timeout=60)
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
 
 

@@ -20,6 +20,12 @@ macro_rules! scalar_types {
             pub const ALL: &'static [ScalarType] = &[$(ScalarType::$variant),*];
 
             /// Returns the name of the type in Rust.
+            ///
+            /// ```
+            /// use ndshm::element::ScalarType;
+            ///
+            /// assert_eq!(ScalarType::F32.name(), "f32");
+            /// ```
             pub const fn name(self) -> &'static str {
                 match self {
                     $(ScalarType::$variant => $name,)*
@@ -27,6 +33,12 @@ macro_rules! scalar_types {
             }
 
             /// Returns the size of one value in bytes.
+            ///
+            /// ```
+            /// use ndshm::element::ScalarType;
+            ///
+            /// assert_eq!(ScalarType::F32.size(), 4);
+            /// ```
             pub const fn size(self) -> usize {
                 match self {
                     $(ScalarType::$variant => size_of::<$type>(),)*
@@ -34,6 +46,12 @@ macro_rules! scalar_types {
             }
 
             /// Returns the alignment of a value.
+            ///
+            /// ```
+            /// use ndshm::element::ScalarType;
+            ///
+            /// assert_eq!(ScalarType::F32.align(), 4);
+            /// ```
             pub const fn align(self) -> usize {
                 match self {
                     $(ScalarType::$variant => align_of::<$type>(),)*
@@ -91,6 +109,13 @@ scalar_types! {
 
 impl ScalarType {
     /// Returns the scalar with this [`name`](ScalarType::name).
+    ///
+    /// ```
+    /// use ndshm::element::ScalarType;
+    ///
+    /// assert_eq!(ScalarType::from_name("u16"), Some(ScalarType::U16));
+    /// assert_eq!(ScalarType::from_name("half"), None);
+    /// ```
     pub fn from_name(name: &str) -> Option<ScalarType> {
         Self::ALL
             .iter()
@@ -120,6 +145,14 @@ pub enum DType {
 
 impl DType {
     /// Returns the size of one element in bytes.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let info = table.info(table.zeros::<f64, _>((3, 4))?)?;
+    /// assert_eq!(info.bytes, 12 * info.dtype.size() as u64);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn size(&self) -> usize {
         match self {
             DType::Scalar(scalar) => scalar.size(),
@@ -129,6 +162,12 @@ impl DType {
     }
 
     /// Returns the alignment of an element.
+    ///
+    /// ```
+    /// use ndshm::Element;
+    ///
+    /// assert_eq!(f64::dtype().align(), 8);
+    /// ```
     pub fn align(&self) -> usize {
         match self {
             DType::Scalar(scalar) => scalar.align(),

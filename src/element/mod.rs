@@ -92,6 +92,12 @@ pub unsafe trait Element: Copy + Send + Sync + 'static {
     const CHECKED: bool = false;
 
     /// Returns the name and layout of the type.
+    ///
+    /// ```
+    /// use ndshm::Element;
+    ///
+    /// assert_eq!(f64::dtype().to_string(), "f64");
+    /// ```
     fn dtype() -> DType {
         match Self::KIND {
             Kind::Scalar(scalar) => DType::Scalar(scalar),
@@ -100,6 +106,13 @@ pub unsafe trait Element: Copy + Send + Sync + 'static {
     }
 
     /// Checks that all of `bytes`, a whole number of elements, are values of the type.
+    ///
+    /// ```
+    /// use ndshm::Element;
+    ///
+    /// assert!(bool::check(&[0, 1]).is_ok());
+    /// assert!(bool::check(&[0, 2]).is_err());
+    /// ```
     ///
     /// # Errors
     /// Returns the first element that is not.

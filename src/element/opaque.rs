@@ -51,6 +51,14 @@ impl OpaqueType {
     /// `align` is a power of two up to 64 that divides the size. Structures of numpy have 1, unless
     /// they were made with `align=True`.
     ///
+    /// ```
+    /// use ndshm::element::OpaqueType;
+    ///
+    /// let date = OpaqueType::new("<M8[ns]", 8, 8)?;
+    /// assert_eq!((date.text(), date.size(), date.align()), ("<M8[ns]", 8, 8));
+    /// # Ok::<(), ndshm::error::LayoutError>(())
+    /// ```
+    ///
     /// # Errors
     /// [`LayoutError`], with the limits. [`LayoutError::Known`] if the text is that of numpy for a
     /// [`ScalarType`]: a program in Rust would not find such an array.
@@ -85,16 +93,22 @@ impl OpaqueType {
     }
 
     /// Returns the text that says what the elements are.
+    ///
+    /// [`new`](OpaqueType::new) has an example.
     pub fn text(&self) -> &str {
         &self.text
     }
 
     /// Returns the size of one element in bytes.
+    ///
+    /// [`new`](OpaqueType::new) has an example.
     pub fn size(&self) -> usize {
         self.size
     }
 
     /// Returns the alignment of an element.
+    ///
+    /// [`new`](OpaqueType::new) has an example.
     pub fn align(&self) -> usize {
         self.align
     }

@@ -265,11 +265,31 @@ impl Schema {
     }
 
     /// Returns the layout in the form that segments store: `x:f64@0;pos:3*f64@8;size=32;align=8`.
+    ///
+    /// ```
+    /// use ndshm::bytemuck::{Pod, Zeroable};
+    /// use ndshm::element::{Element, Kind};
+    ///
+    /// #[derive(Clone, Copy, Pod, Zeroable)]
+    /// # #[bytemuck(crate = "ndshm::bytemuck")]
+    /// #[repr(C)]
+    /// struct Particle {
+    ///     x: f64,
+    ///     pos: [f64; 3],
+    /// }
+    /// ndshm::record!(Particle { x: f64, pos: [f64; 3] });
+    ///
+    /// let Kind::Record(schema) = Particle::KIND else { unreachable!() };
+    /// assert_eq!(schema.text(), "x:f64@0;pos:3*f64@8;size=32;align=8");
+    /// assert_eq!(&*schema.layout().fields()[1].name, "pos");
+    /// ```
     pub fn text(&self) -> &str {
         self.text.as_str()
     }
 
     /// Returns the layout as a value, for inspection of its fields.
+    ///
+    /// [`text`](Schema::text) has an example.
     pub fn layout(&self) -> RecordLayout {
         let fields = self.fields.iter().map(|field| RecordField {
             name: field.name.into(),

@@ -38,22 +38,37 @@ impl RecordLayout {
     }
 
     /// Returns all fields, in memory order.
+    ///
+    /// [`parse`](RecordLayout::parse) has an example.
     pub fn fields(&self) -> &[RecordField] {
         &self.fields
     }
 
     /// Returns the size of one record in bytes.
+    ///
+    /// [`parse`](RecordLayout::parse) has an example.
     pub fn size(&self) -> usize {
         self.size
     }
 
     /// Returns the alignment of a record.
+    ///
+    /// [`parse`](RecordLayout::parse) has an example.
     pub fn align(&self) -> usize {
         self.align
     }
 
     /// Parses the text by which segments and objects store a layout. Total: returns `None` for any
     /// other text, so a layout has one text, and a text one layout.
+    ///
+    /// ```
+    /// use ndshm::element::RecordLayout;
+    ///
+    /// let layout = RecordLayout::parse("x:f64@0;pos:3*f64@8;size=32;align=8").unwrap();
+    /// assert_eq!((layout.size(), layout.align()), (32, 8));
+    /// assert_eq!((&*layout.fields()[1].name, layout.fields()[1].count), ("pos", 3));
+    /// assert!(RecordLayout::parse("x:f64").is_none());
+    /// ```
     pub fn parse(text: &str) -> Option<RecordLayout> {
         let (rest, align) = text.rsplit_once(";align=")?;
         let (fields, size) = rest.rsplit_once(";size=")?;

@@ -158,133 +158,6 @@ impl HandleTable {
         self.core.uninit(shape)
     }
 
-    /// Creates an array of zeros as [`zeros`](HandleTable::zeros) does, of an element type that is
-    /// a value. `shape` is the length of each axis. A program that knows the type opens the array
-    /// by [`AnyHandle::downcast`].
-    ///
-    /// ```
-    /// use ndshm::{HandleTable, Segment};
-    /// use ndshm::element::{DType, Order, ScalarType};
-    /// use ndarray::{Ix2, array};
-    ///
-    /// let table = HandleTable::join(&Segment::anonymous()?)?;
-    /// let any = table.zeros_untyped(&DType::from(ScalarType::U16), &[2, 2], Order::C)?;
-    /// table.write_untyped(any)?.bytes_mut()[6] = 7;
-    ///
-    /// let x = any.downcast::<u16, Ix2>(&table)?;
-    /// assert_eq!(table.read(x)?.view(), array![[0, 0], [0, 7]]);
-    /// # Ok::<(), ndshm::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`AllocError`], with the numbers and the remedy.
-    #[inline]
-    pub fn zeros_untyped(
-        &self,
-        dtype: &DType,
-        shape: &[usize],
-        order: Order,
-    ) -> Result<AnyHandle, AllocError> {
-        self.core.zeros_untyped(dtype, shape, order)
-    }
-
-    /// Creates an array of unspecified contents as [`uninit`](HandleTable::uninit) does, of an
-    /// element type that is a value. Recycled memory is not zeroed, unless the elements are bools.
-    ///
-    /// ```
-    /// # use ndshm::{HandleTable, Segment};
-    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
-    /// use ndshm::element::{DType, Order, ScalarType};
-    ///
-    /// let x = table.uninit_untyped(&DType::Scalar(ScalarType::F32), &[2, 3], Order::C)?;
-    /// table.write_untyped(x)?.bytes_mut().fill(0);
-    /// # Ok::<(), ndshm::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// As [`zeros_untyped`](HandleTable::zeros_untyped).
-    #[inline]
-    pub fn uninit_untyped(
-        &self,
-        dtype: &DType,
-        shape: &[usize],
-        order: Order,
-    ) -> Result<AnyHandle, AllocError> {
-        self.core.uninit_untyped(dtype, shape, order)
-    }
-
-    /// Creates an array with these bytes, of an element type that is a value. `bytes` are the
-    /// elements in memory order: `order` says which axis is contiguous.
-    ///
-    /// Copies of 16 MiB and more use several threads, as [`from_array`](HandleTable::from_array)
-    /// does.
-    ///
-    /// ```
-    /// use ndshm::{HandleTable, Segment};
-    /// use ndshm::element::{DType, Order, ScalarType};
-    /// use ndarray::{Ix2, array};
-    ///
-    /// let table = HandleTable::join(&Segment::anonymous()?)?;
-    /// let any = table.from_bytes(&DType::from(ScalarType::U8), &[2, 2], Order::F, &[1, 2, 3, 4])?;
-    /// let x = any.downcast::<u8, Ix2>(&table)?;
-    /// assert_eq!(table.read(x)?.view(), array![[1, 3], [2, 4]]);
-    /// # Ok::<(), ndshm::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`AllocError::WrongLength`] if the shape needs another number of bytes. Otherwise as
-    /// [`zeros_untyped`](HandleTable::zeros_untyped). A bool that is neither 0 nor 1 is found by the
-    /// typed lease that would read it.
-    #[inline]
-    pub fn from_bytes(
-        &self,
-        dtype: &DType,
-        shape: &[usize],
-        order: Order,
-        bytes: &[u8],
-    ) -> Result<AnyHandle, AllocError> {
-        self.core.copied_bytes(dtype, shape, order, bytes)
-    }
-
-    /// Reserves an array that the caller fills and then publishes, or drops. Its contents are
-    /// unspecified before. See [`ArrayBuilder`].
-    ///
-    /// ```
-    /// # use ndshm::{HandleTable, Segment};
-    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
-    /// use ndarray::Ix1;
-    /// use ndshm::element::{DType, Order, ScalarType};
-    ///
-    /// let mut building = table.builder(&DType::Scalar(ScalarType::U8), &[5], Order::C)?;
-    /// building.bytes_mut().copy_from_slice(b"hello");      // nobody else sees it so far
-    /// let x = building.publish()?.downcast::<u8, Ix1>(&table)?;
-    /// assert_eq!(table.read(x)?[4], b'o');
-    /// # Ok::<(), ndshm::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// As [`zeros_untyped`](HandleTable::zeros_untyped).
-    #[inline]
-    pub fn builder(
-        &self,
-        dtype: &DType,
-        shape: &[usize],
-        order: Order,
-    ) -> Result<ArrayBuilder<'_>, AllocError> {
-        self.core.builder(dtype, shape, order)
-    }
-
-    /// Continues with an array that this table has reserved; see [`ArrayBuilder::suspend`].
-    ///
-    /// # Errors
-    /// [`AllocError::OtherTable`] if another table reserved it: its memory then stays reserved until
-    /// that table is dropped. [`AllocError::Forked`] in a child that was forked since: the array
-    /// belongs to the parent.
-    #[inline]
-    pub fn resume(&self, suspended: SuspendedBuilder) -> Result<ArrayBuilder<'_>, AllocError> {
-        self.core.resume_builder(suspended)
-    }
-
     /// Returns a guard that frees the array when it is dropped.
     ///
     /// Other participants may use the handle meanwhile. Freeing the array twice does no harm.
@@ -452,5 +325,133 @@ impl HandleTable {
     #[inline]
     pub fn trim(&self) -> Result<u64, JoinError> {
         self.core.trim()
+    }
+
+    /// Creates an array of zeros as [`zeros`](HandleTable::zeros) does, of an element type that is
+    /// a value. `shape` is the length of each axis. A program that knows the type opens the array
+    /// by [`AnyHandle::downcast`].
+    ///
+    /// ```
+    /// use ndshm::{HandleTable, Segment};
+    /// use ndshm::element::{DType, Order, ScalarType};
+    /// use ndarray::{Ix2, array};
+    ///
+    /// let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let any = table.zeros_untyped(&DType::from(ScalarType::U16), &[2, 2], Order::C)?;
+    /// table.write_untyped(any)?.bytes_mut()[6] = 7;
+    ///
+    /// let x = any.downcast::<u16, Ix2>(&table)?;
+    /// assert_eq!(table.read(x)?.view(), array![[0, 0], [0, 7]]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`AllocError`], with the numbers and the remedy.
+    #[inline]
+    pub fn zeros_untyped(
+        &self,
+        dtype: &DType,
+        shape: &[usize],
+        order: Order,
+    ) -> Result<AnyHandle, AllocError> {
+        self.core.zeros_untyped(dtype, shape, order)
+    }
+
+    /// Creates an array of unspecified contents as [`uninit`](HandleTable::uninit) does, of an
+    /// element type that is a value. Recycled memory is not zeroed, unless the elements are bools.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// use ndshm::element::{DType, Order, ScalarType};
+    ///
+    /// let x = table.uninit_untyped(&DType::Scalar(ScalarType::F32), &[2, 3], Order::C)?;
+    /// table.write_untyped(x)?.bytes_mut().fill(0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`zeros_untyped`](HandleTable::zeros_untyped).
+    #[inline]
+    pub fn uninit_untyped(
+        &self,
+        dtype: &DType,
+        shape: &[usize],
+        order: Order,
+    ) -> Result<AnyHandle, AllocError> {
+        self.core.uninit_untyped(dtype, shape, order)
+    }
+
+    /// Creates an array with these bytes, of an element type that is a value. `bytes` are the
+    /// elements in memory order: `order` says which axis is contiguous.
+    ///
+    /// Copies of 16 MiB and more use several threads, as [`from_array`](HandleTable::from_array)
+    /// does.
+    ///
+    /// ```
+    /// use ndshm::{HandleTable, Segment};
+    /// use ndshm::element::{DType, Order, ScalarType};
+    /// use ndarray::{Ix2, array};
+    ///
+    /// let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let any = table.from_bytes(&DType::from(ScalarType::U8), &[2, 2], Order::F, &[1, 2, 3, 4])?;
+    /// let x = any.downcast::<u8, Ix2>(&table)?;
+    /// assert_eq!(table.read(x)?.view(), array![[1, 3], [2, 4]]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`AllocError::WrongLength`] if the shape needs another number of bytes. Otherwise as
+    /// [`zeros_untyped`](HandleTable::zeros_untyped). A bool that is neither 0 nor 1 is found by the
+    /// typed lease that would read it.
+    #[inline]
+    pub fn from_bytes(
+        &self,
+        dtype: &DType,
+        shape: &[usize],
+        order: Order,
+        bytes: &[u8],
+    ) -> Result<AnyHandle, AllocError> {
+        self.core.copied_bytes(dtype, shape, order, bytes)
+    }
+
+    /// Reserves an array that the caller fills and then publishes, or drops. Its contents are
+    /// unspecified before. See [`ArrayBuilder`].
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// use ndarray::Ix1;
+    /// use ndshm::element::{DType, Order, ScalarType};
+    ///
+    /// let mut building = table.builder(&DType::Scalar(ScalarType::U8), &[5], Order::C)?;
+    /// building.bytes_mut().copy_from_slice(b"hello");      // nobody else sees it so far
+    /// let x = building.publish()?.downcast::<u8, Ix1>(&table)?;
+    /// assert_eq!(table.read(x)?[4], b'o');
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`zeros_untyped`](HandleTable::zeros_untyped).
+    #[inline]
+    pub fn builder(
+        &self,
+        dtype: &DType,
+        shape: &[usize],
+        order: Order,
+    ) -> Result<ArrayBuilder<'_>, AllocError> {
+        self.core.builder(dtype, shape, order)
+    }
+
+    /// Continues with an array that this table has reserved. [`ArrayBuilder::suspend`] has an
+    /// example.
+    ///
+    /// # Errors
+    /// [`AllocError::OtherTable`] if another table reserved it: its memory then stays reserved until
+    /// that table is dropped. [`AllocError::Forked`] in a child that was forked since: the array
+    /// belongs to the parent.
+    #[inline]
+    pub fn resume(&self, suspended: SuspendedBuilder) -> Result<ArrayBuilder<'_>, AllocError> {
+        self.core.resume_builder(suspended)
     }
 }

@@ -94,7 +94,7 @@ impl HandleTable {
     /// for at most `timeout`.
     ///
     /// Spins briefly, then sleeps until the writer has gone. Looks for dead holders at least every 20
-    /// ms, and takes back what they held. Participants that wait to write come first. With
+    /// ms, and ends their leases. Participants that wait to write come first. With
     /// `Duration::MAX` it waits without end. A participant that reads the array already gets its
     /// lease at once.
     ///
@@ -179,6 +179,84 @@ impl HandleTable {
         self.core.write_timeout(handle, timeout)
     }
 
+    /// Leases a poisoned array, passes it to `look`, which makes the contents good, and clears the
+    /// poison. Nobody else gets the array in between. An array that is not poisoned is passed as
+    /// well.
+    ///
+    /// If the contents need no look, use [`clear_poison`](HandleTable::clear_poison). If torn tiles
+    /// have poisoned the array, [`Partition::recover`](crate::Partition::recover) repairs these tiles
+    /// in all arrays of their group.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # use ndshm::error::LeaseError;
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.zeros::<f64, _>(3)?;
+    /// # let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+    /// #     let mut half = table.write(x).unwrap();
+    /// #     half[0] = f64::NAN;
+    /// #     std::panic::resume_unwind(Box::new(()));
+    /// # }));
+    /// if let Err(LeaseError::Poisoned { pid, what, .. }) = table.read(x) {
+    ///     eprintln!("process {pid} was writing {what}");
+    ///     let repaired = table.recover(x, |mut view| {
+    ///         let bad = view.iter_mut().filter(|x| x.is_nan());
+    ///         bad.map(|x| *x = 0.0).count()
+    ///     })?;
+    ///     assert_eq!(repaired, 1);
+    /// }
+    /// assert_eq!(table.read(x)?.sum(), 0.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`write`](HandleTable::write), but for `Poisoned`. [`LeaseError::InvalidElement`] if
+    /// bytes are not values of `T`: the array then stays as it is, and can only be freed.
+    ///
+    /// # Panics
+    /// If `look` panics; the array then stays poisoned.
+    #[doc(alias("repair", "PoisonError"))]
+    #[inline]
+    #[track_caller]
+    pub fn recover<T: Element, D: Dimension, R>(
+        &self,
+        handle: Handle<T, D>,
+        look: impl FnOnce(ArrayViewMut<'_, T, D>) -> R,
+    ) -> Result<R, LeaseError> {
+        self.core.recover(handle, look)
+    }
+
+    /// Declares the contents of a poisoned array good again. The caller has checked them (see
+    /// [`attach`](HandleTable::attach)) or is about to overwrite them. Use
+    /// [`recover`](HandleTable::recover) for exclusive access meanwhile.
+    ///
+    /// A poisoned array may still have readers: a participant that died while it tried to write,
+    /// before it checked for readers, counts as a writer.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// use ndshm::error::LeaseError;
+    ///
+    /// let x = table.zeros::<f64, _>(3)?;
+    /// let torn = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+    ///     let _lease = table.write(x).unwrap();
+    ///     panic!("half-written");
+    /// }));
+    /// assert!(torn.is_err());
+    /// assert!(matches!(table.read(x), Err(LeaseError::Poisoned { .. })));
+    /// table.clear_poison(x)?;                              // zeros are good
+    /// assert_eq!(table.read(x)?.sum(), 0.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`LeaseError::Busy`] while a round still has participants after the death of its opener.
+    #[inline]
+    pub fn clear_poison(&self, handle: impl Into<AnyHandle>) -> Result<(), LeaseError> {
+        self.core.clear_poison(handle)
+    }
+
     /// Leases an array for reading as [`read`](HandleTable::read) does, with any element type.
     ///
     /// Arrays of `bool` are not checked: the bytes may be any.
@@ -231,6 +309,16 @@ impl HandleTable {
 
     /// Leases an array for reading as [`read_untyped`](HandleTable::read_untyped) does, and waits as
     /// [`read_timeout`](HandleTable::read_timeout) does.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # use std::time::Duration;
+    /// let x = table.from_elem(2, 258_u16)?;
+    /// let lease = table.read_untyped_timeout(x, Duration::from_secs(10))?; // waits for a writer
+    /// assert_eq!(lease.bytes(), [2, 1, 2, 1]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`read_timeout`](HandleTable::read_timeout), but for `InvalidElement`.
@@ -347,32 +435,6 @@ impl HandleTable {
         self.core.unlock(locked, poison)
     }
 
-    /// Looks up an array without a lease. Returns its shape, and a pointer for callers that
-    /// synchronise by other means. Unlike a [pin](HandleTable::pin), it does not keep the bytes
-    /// from becoming those of another array.
-    ///
-    /// ```
-    /// # use ndshm::{HandleTable, Segment};
-    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
-    /// let x = table.from_elem((3, 4), 1.0)?;
-    /// let attached = table.attach(x)?;
-    /// assert_eq!(attached.shape(), [3, 4]);
-    /// // SAFETY: the array is this program's alone, and it is not freed meanwhile.
-    /// assert_eq!(unsafe { *attached.as_ptr() }, 1.0);
-    /// # Ok::<(), ndshm::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`LeaseError::Stale`] and [`LeaseError::WrongKind`]; never `Busy` or `Poisoned`.
-    #[doc(alias("get_unchecked", "data_ptr", "from_raw_parts"))]
-    #[inline]
-    pub fn attach<T: Element, D: Dimension>(
-        &self,
-        handle: Handle<T, D>,
-    ) -> Result<Attached<'_, T, D>, LeaseError> {
-        self.core.attach(handle)
-    }
-
     /// Pins an array: until the guard is dropped, its bytes stay this array's, also after the array
     /// is freed. A freed array's handle is stale at once, but its memory is reused only after the
     /// last pin.
@@ -462,82 +524,30 @@ impl HandleTable {
         self.core.pins()
     }
 
-    /// Leases a poisoned array, passes it to `look`, which makes the contents good, and clears the
-    /// poison. Nobody else gets the array in between. An array that is not poisoned is passed as
-    /// well.
-    ///
-    /// If the contents need no look, use [`clear_poison`](HandleTable::clear_poison). If torn tiles
-    /// have poisoned the array, [`Partition::recover`](crate::Partition::recover) repairs these tiles
-    /// in all arrays of their group.
+    /// Looks up an array without a lease. Returns its shape, and a pointer for callers that
+    /// synchronise by other means. Unlike a [pin](HandleTable::pin), it does not keep the bytes
+    /// from becoming those of another array.
     ///
     /// ```
     /// # use ndshm::{HandleTable, Segment};
-    /// # use ndshm::error::LeaseError;
     /// # let table = HandleTable::join(&Segment::anonymous()?)?;
-    /// # let x = table.zeros::<f64, _>(3)?;
-    /// # let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-    /// #     let mut half = table.write(x).unwrap();
-    /// #     half[0] = f64::NAN;
-    /// #     std::panic::resume_unwind(Box::new(()));
-    /// # }));
-    /// if let Err(LeaseError::Poisoned { pid, what, .. }) = table.read(x) {
-    ///     eprintln!("process {pid} was writing {what}");
-    ///     let repaired = table.recover(x, |mut view| {
-    ///         let bad = view.iter_mut().filter(|x| x.is_nan());
-    ///         bad.map(|x| *x = 0.0).count()
-    ///     })?;
-    ///     assert_eq!(repaired, 1);
-    /// }
-    /// assert_eq!(table.read(x)?.sum(), 0.0);
+    /// let x = table.from_elem((3, 4), 1.0)?;
+    /// let attached = table.attach(x)?;
+    /// assert_eq!(attached.shape(), [3, 4]);
+    /// // SAFETY: the array is this program's alone, and it is not freed meanwhile.
+    /// assert_eq!(unsafe { *attached.as_ptr() }, 1.0);
     /// # Ok::<(), ndshm::Error>(())
     /// ```
     ///
     /// # Errors
-    /// As [`write`](HandleTable::write), but for `Poisoned`. [`LeaseError::InvalidElement`] if
-    /// bytes are not values of `T`: the array then stays as it is, and can only be freed.
-    ///
-    /// # Panics
-    /// If `look` panics; the array then stays poisoned.
-    #[doc(alias("repair", "PoisonError"))]
+    /// [`LeaseError::Stale`] and [`LeaseError::WrongKind`]; never `Busy` or `Poisoned`.
+    #[doc(alias("get_unchecked", "data_ptr", "from_raw_parts"))]
     #[inline]
-    #[track_caller]
-    pub fn recover<T: Element, D: Dimension, R>(
+    pub fn attach<T: Element, D: Dimension>(
         &self,
         handle: Handle<T, D>,
-        look: impl FnOnce(ArrayViewMut<'_, T, D>) -> R,
-    ) -> Result<R, LeaseError> {
-        self.core.recover(handle, look)
-    }
-
-    /// Declares the contents of a poisoned array good again. The caller has checked them (see
-    /// [`attach`](HandleTable::attach)) or is about to overwrite them. Use
-    /// [`recover`](HandleTable::recover) for exclusive access meanwhile.
-    ///
-    /// A poisoned array may still have readers: a participant that died while it tried to write,
-    /// before it checked for readers, counts as a writer.
-    ///
-    /// ```
-    /// # use ndshm::{HandleTable, Segment};
-    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
-    /// use ndshm::error::LeaseError;
-    ///
-    /// let x = table.zeros::<f64, _>(3)?;
-    /// let torn = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-    ///     let _lease = table.write(x).unwrap();
-    ///     panic!("half-written");
-    /// }));
-    /// assert!(torn.is_err());
-    /// assert!(matches!(table.read(x), Err(LeaseError::Poisoned { .. })));
-    /// table.clear_poison(x)?;                              // zeros are good
-    /// assert_eq!(table.read(x)?.sum(), 0.0);
-    /// # Ok::<(), ndshm::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`LeaseError::Busy`] while a round still has participants after the death of its opener.
-    #[inline]
-    pub fn clear_poison(&self, handle: impl Into<AnyHandle>) -> Result<(), LeaseError> {
-        self.core.clear_poison(handle)
+    ) -> Result<Attached<'_, T, D>, LeaseError> {
+        self.core.attach(handle)
     }
 }
 

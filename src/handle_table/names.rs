@@ -49,36 +49,6 @@ impl HandleTable {
         self.core.publish(name, handle)
     }
 
-    /// Gives an array a name, and returns the array that had it before. A lookup finds the old or
-    /// the new array at every moment.
-    ///
-    /// Does not free the old array: other participants may just have found it, and can lease it
-    /// until the program frees it.
-    ///
-    /// ```
-    /// # use ndshm::{HandleTable, Segment};
-    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
-    /// table.publish("state", table.from_elem(3, 1.0)?)?;
-    /// let next = table.from_elem(3, 2.0)?;
-    /// if let Some(before) = table.replace("state", next)? {
-    ///     table.free(before)?;
-    /// }
-    /// assert_eq!(table.find_any("state")?, next.into());
-    /// # Ok::<(), ndshm::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// See [`publish`](HandleTable::publish), except `Taken`.
-    #[doc(alias("swap", "overwrite", "set"))]
-    #[inline]
-    pub fn replace(
-        &self,
-        name: &str,
-        handle: impl Into<AnyHandle>,
-    ) -> Result<Option<AnyHandle>, NameError> {
-        self.core.replace(name, handle)
-    }
-
     /// Returns the array of that name.
     ///
     /// It may be renamed, replaced or freed at any later moment. To be sure of the name, take a
@@ -124,6 +94,36 @@ impl HandleTable {
     #[inline]
     pub fn find_any(&self, name: &str) -> Result<AnyHandle, NameError> {
         self.core.find_any(name)
+    }
+
+    /// Gives an array a name, and returns the array that had it before. A lookup finds the old or
+    /// the new array at every moment.
+    ///
+    /// Does not free the old array: other participants may just have found it, and can lease it
+    /// until the program frees it.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// table.publish("state", table.from_elem(3, 1.0)?)?;
+    /// let next = table.from_elem(3, 2.0)?;
+    /// if let Some(before) = table.replace("state", next)? {
+    ///     table.free(before)?;
+    /// }
+    /// assert_eq!(table.find_any("state")?, next.into());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// See [`publish`](HandleTable::publish), except `Taken`.
+    #[doc(alias("swap", "overwrite", "set"))]
+    #[inline]
+    pub fn replace(
+        &self,
+        name: &str,
+        handle: impl Into<AnyHandle>,
+    ) -> Result<Option<AnyHandle>, NameError> {
+        self.core.replace(name, handle)
     }
 
     /// Renames `old` to `new` in one step: at every moment the array has one of the two names, and

@@ -19,7 +19,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// [`SharedTable::watch`](crate::SharedTable::watch). That of a `SharedTable` borrows nothing, and
 /// may be sent to another thread.
 ///
-/// An end is noticed within 10 ms. What a dead participant held is taken back first, so its names
+/// An end is noticed within 10 ms. A dead participant is reaped first, so its names
 /// are gone and its arrays are freed when the wait reports it.
 ///
 /// ```
@@ -51,7 +51,7 @@ pub struct Watch<T: TableAccess> {
     names: Vec<(String, AnyHandle)>,
 }
 
-/// What has ended; see [`Watch::wait`].
+/// An end that a [`Watch`] reports.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Gone {

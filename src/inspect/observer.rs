@@ -79,12 +79,33 @@ pub struct SeatInfo {
 
 impl SegmentOptions {
     /// Observes a segment by its name; see [`Observer::open`](Observer::open).
+    ///
+    /// ```
+    /// use ndshm::{HandleTable, Segment};
+    ///
+    /// let name = &format!("observed-{}", std::process::id());
+    /// let table = HandleTable::open_or_create(name)?;
+    /// // Segments of the user with the number 1000 are trusted, too.
+    /// let observer = Segment::options().owner(1000).observe(name)?;
+    /// assert_eq!(observer.arrays().count(), 0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn observe(self, name: &str) -> Result<Observer, SegmentError> {
         observe::by_name(name, &self).map(Observer::new)
     }
 
     /// Observes the segment behind a descriptor; see
     /// [`Observer::from_fd`](Observer::from_fd).
+    ///
+    /// ```
+    /// use ndshm::Segment;
+    ///
+    /// let segment = Segment::anonymous()?;
+    /// let fd = segment.inheritable_fd()?;
+    /// let observer = Segment::options().owner(1000).observe_fd(fd)?;
+    /// assert_eq!(observer.capacity(), segment.capacity());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn observe_fd(self, fd: OwnedFd) -> Result<Observer, SegmentError> {
         observe::by_descriptor(fd, &self).map(Observer::new)
     }
@@ -147,6 +168,16 @@ impl Observer {
     /// and [`verify`](Observer::verify) leave out the newest arrays, and calls for one of these
     /// arrays return this error.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Observer, Segment};
+    /// # let segment = Segment::anonymous()?;
+    /// # let table = HandleTable::join(&segment)?;
+    /// # let observer = Observer::from_fd(segment.inheritable_fd()?)?;
+    /// observer.reach()?;                                   // the counts below are complete
+    /// assert_eq!(observer.arrays().count(), 0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`SegmentError::AddressSpace`], [`SegmentError::Mappings`].
     pub fn reach(&self) -> Result<(), SegmentError> {
@@ -154,18 +185,48 @@ impl Observer {
     }
 
     /// Returns the bytes for the contents of all arrays together.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Observer, Segment};
+    /// # let segment = Segment::anonymous()?;
+    /// # let table = HandleTable::join(&segment)?;
+    /// # let observer = Observer::from_fd(segment.inheritable_fd()?)?;
+    /// assert_eq!(observer.capacity(), segment.capacity());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn capacity(&self) -> u64 {
         self.observed.memory().layout().geometry.capacity
     }
 
     /// Returns `true` if the name stays when the last process leaves; see
     /// [`Segment::persist`](crate::Segment::persist).
+    ///
+    /// ```
+    /// use ndshm::{Observer, Segment};
+    ///
+    /// let name = &format!("persistent-{}", std::process::id());
+    /// let segment = Segment::create(name)?;
+    /// let observer = Observer::open(name)?;
+    /// assert!(!observer.is_persistent());
+    /// segment.persist(true);
+    /// assert!(observer.is_persistent());
+    /// # segment.persist(false);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn is_persistent(&self) -> bool {
         self.observed.memory().header()[Header::PERSISTENT].load(Ordering::Relaxed) != 0
     }
 
     /// Returns `true` if nobody gives pages of the segment back; see
     /// [`SegmentOptions::pinned`].
+    ///
+    /// ```
+    /// use ndshm::{Observer, Segment};
+    ///
+    /// let segment = Segment::options().pinned(true).anonymous()?;
+    /// assert!(Observer::from_fd(segment.inheritable_fd()?)?.is_pinned());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn is_pinned(&self) -> bool {
         Header::is_pinned(self.observed.memory().header()[Header::ALIVE].load(Ordering::Relaxed))
     }
@@ -176,6 +237,15 @@ impl Observer {
     ///
     /// An anonymous segment does not record its members: look at its [seats](Observer::seats)
     /// instead.
+    ///
+    /// ```
+    /// use ndshm::{Observer, Segment};
+    ///
+    /// let name = &format!("members-{}", std::process::id());
+    /// let segment = Segment::create(name)?;
+    /// assert!(Observer::open(name)?.has_members()?);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn has_members(&self) -> Result<bool, SegmentError> {
         self.observed.has_members()
     }

@@ -65,6 +65,14 @@ pub struct Verification {
 
 impl Verification {
     /// Returns `true` if nothing is damaged.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let found = table.verify()?;
+    /// assert!(found.is_clean(), "{found}");                // displayed, it lists the damage
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn is_clean(&self) -> bool {
         self.damage.is_empty()
     }

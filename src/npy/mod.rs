@@ -54,6 +54,18 @@ impl HandleTable {
     ///
     /// [`AnyHandle::downcast`] converts the handle to the expected type.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # use ndarray::Ix2;
+    /// # let path = std::env::temp_dir().join(format!("ndshm-load-{}.npy", std::process::id()));
+    /// # table.save_npy(table.from_elem((2, 3), 1.5)?, &path)?;
+    /// let x = table.load_npy(&path)?.downcast::<f64, Ix2>(&table)?;
+    /// assert_eq!(table.read(x)?.sum(), 9.0);
+    /// # std::fs::remove_file(&path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`NpyError`]; then nothing is allocated.
     pub fn load_npy(&self, path: impl AsRef<Path>) -> Result<AnyHandle, NpyError> {
@@ -75,6 +87,17 @@ impl HandleTable {
     ///
     /// The array is leased for reading meanwhile. A process that is killed during the call leaves a
     /// hidden file beside `path`, whose name ends in `.part`.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let path = std::env::temp_dir().join(format!("ndshm-save-{}.npy", std::process::id()));
+    /// let x = table.from_elem((2, 3), 1.5)?;
+    /// table.save_npy(x, &path)?;                           // `numpy.load(path)` reads it
+    /// assert_eq!(table.info(table.load_npy(&path)?)?.shape, [2, 3]);
+    /// # std::fs::remove_file(&path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`NpyError`]; then `path` is unchanged.

@@ -55,6 +55,19 @@ impl HandleTable {
     /// Loads all arrays of a `.npz` file, as written by `numpy.savez` or `numpy.savez_compressed`,
     /// in the order of the file.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let path = std::env::temp_dir().join(format!("ndshm-load-{}.npz", std::process::id()));
+    /// # table.save_npz(&path, [("w", table.zeros::<f64, _>(3)?.into())])?;
+    /// for (name, array) in table.load_npz(&path)? {
+    ///     table.publish(&name, array)?;
+    /// }
+    /// assert_eq!(table.info(table.find_any("w")?)?.shape, [3]);
+    /// # std::fs::remove_file(&path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`NpyError`]; then none of the arrays is allocated. Checksums are verified. A file with a
     /// member that cannot be loaded is refused: see
@@ -163,6 +176,17 @@ impl HandleTable {
     ///
     /// All arrays are leased for reading until the last one is written, so the file shows a single
     /// moment.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let path = std::env::temp_dir().join(format!("ndshm-save-{}.npz", std::process::id()));
+    /// let (w, b) = (table.zeros::<f64, _>((3, 4))?, table.zeros::<f32, _>(4)?);
+    /// table.save_npz(&path, [("w", w.into()), ("b", b.into())])?;
+    /// assert_eq!(table.load_npz(&path)?[1].0, "b");
+    /// # std::fs::remove_file(&path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`NpyError`]; then `path` is unchanged.

@@ -16,6 +16,19 @@ impl Observer {
     /// Like [`copy_bytes`](Observer::copy_bytes) it neither detects nor excludes a process that
     /// writes the array meanwhile. In that case the elements are from different moments.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Observer, Segment};
+    /// # let segment = Segment::anonymous()?;
+    /// # let table = HandleTable::join(&segment)?;
+    /// # let observer = Observer::from_fd(segment.inheritable_fd()?)?;
+    /// # let path = std::env::temp_dir().join(format!("ndshm-observed-{}.npy", std::process::id()));
+    /// let x = table.from_elem((2, 3), 1.5)?;
+    /// observer.save_npy(x, &path)?;                        // takes no lease
+    /// assert_eq!(table.info(table.load_npy(&path)?)?.shape, [2, 3]);
+    /// # std::fs::remove_file(&path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`NpyError`]; then `path` is unchanged.
     pub fn save_npy(

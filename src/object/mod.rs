@@ -277,11 +277,28 @@ impl ObjectGuard<'_> {
     }
 
     /// Returns the object's handle.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let handle = table.put_object(&[1.0, 2.0])?;
+    /// assert_eq!(table.open_object(handle)?.handle(), handle);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn handle(&self) -> ObjectHandle {
         self.blocks.handle().into()
     }
 
     /// Returns the size of the object in the segment in bytes.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let object = table.open_object(table.put_object(&vec![1.0; 1000])?)?;
+    /// println!("{} bytes", object.size());
+    /// assert!(object.size() >= 8000);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn size(&self) -> usize {
         self.blocks.len() * BLOCK
     }

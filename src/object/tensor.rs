@@ -40,11 +40,21 @@ pub struct Tensor<'a, T: Element, D: Dimension> {
 
 impl<'a, T: Element, D: Dimension> Tensor<'a, T, D> {
     /// Returns a view that lives as long as the tensor is borrowed.
+    ///
+    /// ```
+    /// use ndarray::array;
+    /// use ndshm::object::Tensor;
+    ///
+    /// let weights = Tensor::from(array![[1.0, 2.0], [3.0, 4.0]]);
+    /// assert_eq!(weights.view().row(1).sum(), 7.0);
+    /// ```
     pub fn view(&self) -> ArrayView<'_, T, D> {
         self.array.view()
     }
 
     /// Returns `true` if the numbers are borrowed, as in a tensor that was read in place.
+    ///
+    /// [`into_owned`](Tensor::into_owned) has an example.
     pub fn is_borrowed(&self) -> bool {
         self.array.is_view()
     }
@@ -69,6 +79,17 @@ impl<'a, T: Element, D: Dimension> Tensor<'a, T, D> {
     }
 
     /// Returns the array without a copy.
+    ///
+    /// ```
+    /// use ndarray::array;
+    /// use ndshm::object::Tensor;
+    ///
+    /// let weights = array![1.0, 2.0];
+    /// let mut cow = Tensor::from(&weights).into_cow();
+    /// assert!(cow.is_view());
+    /// cow[0] = 5.0;                                        // copies the numbers first
+    /// assert_eq!((cow[0], weights[0]), (5.0, 1.0));
+    /// ```
     pub fn into_cow(self) -> CowArray<'a, T, D> {
         self.array
     }

@@ -32,6 +32,13 @@ pub enum AccessMode {
 
 impl AccessMode {
     /// Returns `true` if tiles write the array.
+    ///
+    /// ```
+    /// use ndshm::partition::AccessMode;
+    ///
+    /// assert!(AccessMode::Write.writes() && AccessMode::PerTile.writes());
+    /// assert!(!AccessMode::Read.writes() && !AccessMode::Whole.writes());
+    /// ```
     pub fn writes(self) -> bool {
         matches!(self, AccessMode::Write | AccessMode::PerTile)
     }
@@ -159,6 +166,15 @@ macro_rules! access {
 
         impl<T, D> $name<T, D> {
             /// Returns the array's handle.
+            ///
+            /// ```
+            /// # use ndshm::{HandleTable, Segment};
+            /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+            /// let x = table.zeros::<f64, _>(3)?;
+            /// assert_eq!((x.read().handle(), x.write().handle()), (x, x));
+            /// assert_eq!((x.whole().handle(), x.per_tile().handle()), (x, x));
+            /// # Ok::<(), ndshm::Error>(())
+            /// ```
             pub fn handle(self) -> Handle<T, D> {
                 self.handle
             }

@@ -28,6 +28,7 @@ use super::halo::Halo;
 /// let block = tiles.block::<2>(5)?;
 /// assert_eq!(*block.ranges(), [4..8, 6..7]);
 /// assert_eq!((block.start(), block.shape()), ([4, 6], [4, 1]));
+/// assert_eq!(block.array_shape(), [10, 7]);
 /// # Ok::<(), ndshm::Error>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -38,6 +39,8 @@ pub struct Block<const D: usize> {
 
 impl<const D: usize> Block<D> {
     /// Returns the block that covers a whole array of this shape.
+    ///
+    /// [`around`](Block::around) has an example.
     pub fn of_array(shape: [usize; D]) -> Block<D> {
         Block {
             ranges: shape.map(|len| 0..len),
@@ -69,21 +72,29 @@ impl<const D: usize> Block<D> {
     }
 
     /// Returns the range of indices along each axis.
+    ///
+    /// [`Block`] has an example.
     pub fn ranges(&self) -> &[Range<usize>; D] {
         &self.ranges
     }
 
     /// Returns the first index along each axis.
+    ///
+    /// [`Block`] has an example.
     pub fn start(&self) -> [usize; D] {
         array::from_fn(|axis| self.ranges[axis].start)
     }
 
     /// Returns the number of indices along each axis.
+    ///
+    /// [`Block`] has an example.
     pub fn shape(&self) -> [usize; D] {
         array::from_fn(|axis| self.ranges[axis].len())
     }
 
     /// Returns the shape of the whole array.
+    ///
+    /// [`Block`] has an example.
     pub fn array_shape(&self) -> [usize; D] {
         self.array_shape
     }
@@ -156,6 +167,8 @@ where
 impl<G> Partition<'_, G> {
     /// Returns the place of a tile in arrays of `D` axes, all of which are cut; empty if there is no
     /// such tile.
+    ///
+    /// [`Block`] has an example.
     ///
     /// # Errors
     /// [`BlockError`] if an axis is not cut, or is cut cyclically, or if more than `D` axes are cut.

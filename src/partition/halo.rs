@@ -80,11 +80,23 @@ where
     }
 
     /// Returns the block, without the halo.
+    ///
+    /// [`shape`](Halo::shape) has an example.
     pub fn block(&self) -> &Block<D> {
         &self.block
     }
 
     /// Returns the number of indices along each axis, with the halo on both sides.
+    ///
+    /// ```
+    /// use ndarray::array;
+    /// use ndshm::partition::{Block, Edge};
+    ///
+    /// let x = array![10, 11, 12];
+    /// let halo = Block::of_array([3]).around(&x, [1], Edge::Periodic)?;
+    /// assert_eq!((halo.block().shape(), halo.shape()), ([3], [5]));
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn shape(&self) -> [usize; D] {
         let shape = self.block.shape();
         array::from_fn(|axis| shape[axis].saturating_add(2 * self.widths[axis]))
@@ -151,6 +163,8 @@ where
 {
     /// Returns the [view](Halo::view) of the block with its halo, or a [copy](Halo::to_array) if
     /// there is no such view. A kernel then needs no case for the array's edges.
+    ///
+    /// [`Halo`] has an example.
     pub fn to_cow(&self) -> CowArray<'a, T, Dim<[usize; D]>> {
         match self.view() {
             Some(view) => view.into(),
@@ -161,6 +175,16 @@ where
     /// Copies the block with its halo into a new array.
     ///
     /// [`copy_into`](Halo::copy_into) copies into an array that is there already.
+    ///
+    /// ```
+    /// use ndarray::array;
+    /// use ndshm::partition::{Block, Edge};
+    ///
+    /// let x = array![1.0, 2.0, 3.0];
+    /// let halo = Block::of_array([3]).around(&x, [1], Edge::Clamped)?;
+    /// assert_eq!(halo.to_array(), array![1.0, 1.0, 2.0, 3.0, 3.0]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn to_array(&self) -> Array<T, Dim<[usize; D]>> {
         let mut shape = Dim::<[usize; D]>::zeros(D);
         shape.slice_mut().copy_from_slice(&self.shape());

@@ -67,6 +67,21 @@ pub(crate) use wait::{Look, Next, Wait, Waited};
 
 /// Names a partition for other processes: 8 bytes, `Copy` and `Pod`, so it can be a kernel's
 /// parameter.
+///
+/// ```
+/// use ndarray::{Axis, Ix1};
+/// use ndshm::{HandleTable, PartitionHandle, Segment, Write};
+///
+/// let table = HandleTable::join(&Segment::anonymous()?)?;
+/// let x = table.zeros::<f64, _>(100)?;
+/// let tiles = table.partition(x.write(), Axis(0), 10)?;
+/// let bits = tiles.handle().to_bits();                 // sent by any means
+///
+/// // In any process that has the bits:
+/// let handle = PartitionHandle::<Write<f64, Ix1>>::from_bits(bits);
+/// assert_eq!(table.open_partition(handle)?.tiles(), 10);
+/// # Ok::<(), ndshm::Error>(())
+/// ```
 #[doc(alias("chunks", "par_chunks_mut", "tiles", "domain_decomposition"))]
 #[repr(transparent)]
 pub struct PartitionHandle<G> {
@@ -83,12 +98,16 @@ opened_handle_traits!(PartitionHandle<G>, "PartitionHandle", G);
 
 impl<G> PartitionHandle<G> {
     /// Returns the handle as a number, to send it.
+    ///
+    /// [`PartitionHandle`] has an example.
     pub const fn to_bits(self) -> u64 {
         self.control.to_bits()
     }
 
     /// Returns the handle from the bits of [`to_bits`](PartitionHandle::to_bits). Opening it checks
     /// that it names a partition of this group.
+    ///
+    /// [`PartitionHandle`] has an example.
     pub const fn from_bits(bits: u64) -> Self {
         PartitionHandle {
             control: AnyHandle::from_bits(bits),
@@ -394,6 +413,17 @@ impl<'t, G: Group> Partition<'t, G> {
 
     /// Returns the tiles that are claimed together with `tile`: it alone in a partition of up to
     /// 2,048 tiles, up to 16 neighbours beyond; none if there is no such tile.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// assert_eq!(tiles.claimed_with(3), 3..4);             // there are only ten
+    /// assert!(tiles.claimed_with(10).is_empty());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn claimed_with(&self, tile: usize) -> Range<usize> {
         let (start, tiles) = (tile / self.unit * self.unit, self.tiles());
         match tile < tiles {

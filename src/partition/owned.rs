@@ -257,11 +257,38 @@ impl OwnedPartition {
     }
 
     /// Returns the partition's name for other processes.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::partition::{AccessMode, Entered, UntypedGroup};
+    /// # use ndshm::{Grid, HandleTable, Segment};
+    /// # use std::time::Duration;
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.zeros::<f64, _>(4)?;
+    /// # let group = UntypedGroup::new([(x.into(), AccessMode::Write)]);
+    /// # let mut tiles = table.partition_untyped(group, &Grid::blocks([(Axis(0), 1)]))?;
+    /// table.publish("tiles", tiles.handle())?;             // for the other processes
+    /// assert_eq!(table.find_any("tiles")?, tiles.handle().into());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn handle(&self) -> PartitionHandle<UntypedGroup> {
         self.handle
     }
 
     /// Returns the number of tiles.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::partition::{AccessMode, Entered, UntypedGroup};
+    /// # use ndshm::{Grid, HandleTable, Segment};
+    /// # use std::time::Duration;
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.zeros::<f64, _>(4)?;
+    /// # let group = UntypedGroup::new([(x.into(), AccessMode::Write)]);
+    /// # let mut tiles = table.partition_untyped(group, &Grid::blocks([(Axis(0), 1)]))?;
+    /// assert_eq!(tiles.tiles(), 4);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn tiles(&self) -> usize {
         self.tiles
     }
@@ -344,6 +371,8 @@ impl OwnedRound {
     }
 
     /// Returns the number of the round, from 1.
+    ///
+    /// [`OwnedPartition::begin`] has an example.
     pub fn number(&self) -> u64 {
         self.number
     }
@@ -435,6 +464,8 @@ pub struct TileToken {
 
 impl TileToken {
     /// Returns the tile's index in the partition.
+    ///
+    /// [`OwnedMember`] has an example.
     pub fn tile(self) -> usize {
         self.tile
     }
@@ -448,6 +479,29 @@ impl TileToken {
 /// Dropping the value in any thread tears the tile that is out, at once, and leaves the round. The
 /// arrays of the round are closed to writers until the table's next call to partitions or to
 /// [`reap`](crate::HandleTable::reap). A copy in a forked child belongs to the parent.
+///
+/// ```
+/// # use ndarray::Axis;
+/// # use ndshm::partition::{AccessMode, Entered, UntypedGroup};
+/// # use ndshm::{Grid, HandleTable, Segment};
+/// # use std::time::Duration;
+/// # let table = HandleTable::join(&Segment::anonymous()?)?;
+/// # let x = table.zeros::<f64, _>(4)?;
+/// # let group = UntypedGroup::new([(x.into(), AccessMode::Write)]);
+/// # let mut tiles = table.partition_untyped(group, &Grid::blocks([(Axis(0), 1)]))?;
+/// let round = tiles.begin(&table)?;
+/// let Entered::Member(mut member) = tiles.enter_next(&table, 0, Duration::ZERO)? else {
+///     panic!("the round runs");
+/// };
+/// assert_eq!((member.round(), member.out()), (1, None));
+/// let token = member.claim(&table)?.expect("four tiles are open");
+/// assert_eq!(member.out(), Some(token));
+/// assert!(member.claim(&table).is_err(), "tile {} is out", token.tile());
+/// member.done(&table, token)?;
+/// member.leave(&table)?;
+/// # round.give_up(&table)?;
+/// # Ok::<(), ndshm::Error>(())
+/// ```
 pub struct OwnedMember {
     kept: Kept<WholeMember>,
     id: MemberId,
@@ -475,11 +529,15 @@ impl OwnedMember {
     }
 
     /// Returns the number of the round, from 1.
+    ///
+    /// [`OwnedMember`] has an example.
     pub fn round(&self) -> u64 {
         self.round
     }
 
     /// Returns the token of the tile that is out.
+    ///
+    /// [`OwnedMember`] has an example.
     pub fn out(&self) -> Option<TileToken> {
         self.out
     }

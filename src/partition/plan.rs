@@ -77,6 +77,19 @@ pub struct TileSide {
 
 impl TileSide {
     /// Returns the slice of the axis.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// let x = table.read(x)?;
+    /// let side = tiles.sides(3).next().expect("one axis is cut");
+    /// let tile = x.slice_axis(Axis(side.axis), side.slice());
+    /// assert_eq!((tile.len(), tile[0]), (10, 30.0));
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn slice(&self) -> Slice {
         let (start, end) = (self.range.start as isize, self.range.end as isize);
         Slice::new(start, Some(end), self.step as isize)

@@ -84,6 +84,20 @@ impl<'t, G: Group> Partition<'t, G> {
 ///
 /// Dropping it releases the lease. A guard that crossed a `fork` into a child still belongs to the
 /// parent: dropping it there does nothing.
+///
+/// ```
+/// use ndarray::Axis;
+/// use ndshm::{HandleTable, Segment};
+///
+/// let table = HandleTable::join(&Segment::anonymous()?)?;
+/// let x = table.from_shape_fn(100, |i| i as f64)?;
+/// let tiles = table.partition(x.write(), Axis(0), 10)?;
+/// let rest = tiles.read_rest()?;
+/// assert_eq!((rest.torn(), rest.iter().count()), (&[][..], 10)); // no tile is torn
+/// let tile = rest.tile(7)?;
+/// assert_eq!((tile.index(), tile.range(), tile.views()[0]), (7, 70..80, 70.0));
+/// # Ok::<(), ndshm::Error>(())
+/// ```
 #[must_use = "the lease is given back when the guard is dropped"]
 pub struct RestGuard<'p, 't, G: Group> {
     partition: &'p Partition<'t, G>,
@@ -95,11 +109,15 @@ pub struct RestGuard<'p, 't, G: Group> {
 
 impl<G: Group> RestGuard<'_, '_, G> {
     /// Returns the torn tiles, in the order of their indices.
+    ///
+    /// [`RestGuard`] has an example.
     pub fn torn(&self) -> &[TornTile] {
         &self.torn
     }
 
     /// Returns the tile with this index.
+    ///
+    /// [`Partition::read_rest`] has an example.
     ///
     /// # Errors
     /// - [`RoundError::HalfWritten`] names the rows if the tile is torn.
@@ -121,6 +139,8 @@ impl<G: Group> RestGuard<'_, '_, G> {
 
     /// Returns all tiles that are not torn, in the order of their indices. An item is an error only
     /// if the tile holds bytes that are not values of its type.
+    ///
+    /// [`Partition::read_rest`] has an example.
     pub fn iter(&self) -> impl Iterator<Item = Result<RestTile<'_, G>, LeaseError>> {
         let whole = (0..self.partition.tiles()).filter(|&tile| self.find(tile).is_none());
         whole.map(|tile| self.open(tile))
@@ -167,6 +187,8 @@ pub struct RestTile<'r, G: Group> {
 
 impl<G: Group> RestTile<'_, G> {
     /// Returns the tile's views for reading, one for each array of the group.
+    ///
+    /// [`RestGuard`] has an example.
     pub fn views(&self) -> G::ReadViews<'_> {
         // SAFETY: the guard, which outlives `self`, has leases of the arrays. They exclude writers
         // and rounds, and the repair of torn tiles, so the tile stays whole. It was checked.
@@ -174,11 +196,15 @@ impl<G: Group> RestTile<'_, G> {
     }
 
     /// Returns the tile's index in the partition.
+    ///
+    /// [`RestGuard`] has an example.
     pub fn index(&self) -> usize {
         self.of.tile
     }
 
     /// Returns the indices that the tile covers along the first cut axis.
+    ///
+    /// [`RestGuard`] has an example.
     pub fn range(&self) -> Range<usize> {
         self.of.rows()
     }

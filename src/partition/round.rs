@@ -125,6 +125,8 @@ pub struct Round<'p, 't, G: Group> {
 
 impl<'t, G: Group> Round<'_, 't, G> {
     /// Returns the number of the round, from 1.
+    ///
+    /// [`finish`](Round::finish) has an example.
     pub fn number(&self) -> u64 {
         self.round
     }
@@ -192,19 +194,16 @@ impl<'t, G: Group> Round<'_, 't, G> {
         self.mended.set(true);
     }
 
-    /// Makes the torn tiles claimable again in this round. Calls `before` with each unit first.
+    /// Makes the torn tiles claimable again in this round, if `before` returns `true` for their unit.
     /// Returns the number of reopened units.
     ///
     /// Heals the arrays that were poisoned for them. If a reaper has poisoned an array before
     /// tearing its tile, the end of the round poisons it again.
-    pub(crate) fn reopen_torn(&self, before: impl Fn(usize)) -> usize {
+    pub(crate) fn reopen_torn(&self, before: impl Fn(usize) -> bool) -> usize {
         let is_reopened = |&unit: &usize| {
             let claim = self.control.claim_word(unit);
             let is_torn = claim.state() == ClaimState::Torn && claim.round() == self.round;
-            if is_torn {
-                before(unit);
-            }
-            is_torn && self.control.reopen(unit, self.round, self.me)
+            is_torn && before(unit) && self.control.reopen(unit, self.round, self.me)
         };
         let mut units = self.reopened.borrow_mut();
         let before = units.len();
@@ -238,12 +237,22 @@ impl<'t, G: Group> Round<'_, 't, G> {
         self.control.progress(self.round).torn
     }
 
-    /// Returns `true` if `seat` holds a tile of this round, or held one when it was torn.
-    pub(crate) fn has_tile_of(&self, seat: SeatId) -> bool {
-        (0..self.control.units()).any(|unit| {
+    /// Returns `true` if `seat` holds a tile of this round.
+    pub(crate) fn holds(&self, seat: SeatId) -> bool {
+        self.units_in(ClaimState::Held)
+            .any(|(_, holder)| holder == seat)
+    }
+
+    /// Returns the torn units of this round, each with its last holder.
+    pub(crate) fn torn_units(&self) -> Vec<(usize, SeatId)> {
+        self.units_in(ClaimState::Torn).collect()
+    }
+
+    fn units_in(&self, state: ClaimState) -> impl Iterator<Item = (usize, SeatId)> {
+        (0..self.control.units()).filter_map(move |unit| {
             let claim = self.control.claim_word(unit);
-            let holds = matches!(claim.state(), ClaimState::Held | ClaimState::Torn);
-            holds && claim.seat() == seat && claim.round() == self.round
+            let is_in = claim.state() == state && claim.round() == self.round;
+            is_in.then(|| (unit, claim.seat()))
         })
     }
 
@@ -252,6 +261,30 @@ impl<'t, G: Group> Round<'_, 't, G> {
     /// Spins briefly, then sleeps in short steps and reaps dead participants, which never block it.
     /// Does not wait beyond `timeout` for a participant that stays when no tile is left to claim.
     /// Until it leaves, the arrays can be read but not written.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// use std::time::Duration;
+    /// use ndshm::error::RoundError;
+    ///
+    /// let round = tiles.begin()?;
+    /// assert_eq!(round.number(), 1);
+    /// if let Some(mut part) = tiles.enter()? {
+    ///     while let Some(mut tile) = part.claim()? {
+    ///         tile.views().fill(1.0);
+    ///     }
+    /// }
+    /// round.finish(Duration::from_secs(10))?;
+    ///
+    /// // Nobody takes part in this one.
+    /// let refused = tiles.begin()?.finish(Duration::from_millis(1));
+    /// assert!(matches!(refused, Err(RoundError::Deadline { .. })));
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// - [`RoundError::Torn`] if dead or panicking participants left tiles half-written. The arrays

@@ -134,7 +134,7 @@ impl<'t, G: Group> Partition<'t, G> {
                     let (slot, generation) = handle.unpack(key);
                     self.table().lease_tiles(slot, generation, opener)
                 }
-                false => self.table().lease_shared(handle),
+                false => self.table().lease_in_round(handle, opener),
             })
             .collect()
     }
@@ -187,6 +187,19 @@ pub struct RoundMember<'p, 't, G: Group> {
 
 impl<'t, G: Group> RoundMember<'_, 't, G> {
     /// Returns the number of the round, from 1.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// let round = tiles.begin()?;
+    /// let part = tiles.enter()?.expect("a round is running");
+    /// assert_eq!(part.round(), round.number());
+    /// # drop(part); drop(round);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn round(&self) -> u64 {
         self.claims.round
     }

@@ -15,6 +15,22 @@ use crate::memory::TileAccesses;
 ///
 /// A panic tears the tile: the round ends with an error that names its rows, and the arrays it
 /// writes are poisoned.
+///
+/// ```
+/// # use ndarray::Axis;
+/// # use ndshm::{HandleTable, Segment};
+/// # let table = HandleTable::join(&Segment::anonymous()?)?;
+/// # let x = table.from_shape_fn(100, |i| i as f64)?;
+/// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+/// let round = tiles.begin()?;
+/// let mut part = tiles.enter()?.expect("a round is running");
+/// let tile = part.claim()?.expect("no tile is claimed");
+/// assert_eq!(tile.range(), tiles.range(tile.index()));
+/// assert!(tile.sides().eq(tiles.sides(tile.index())));
+/// assert_eq!(tile.round(), 1);
+/// # drop(tile); drop(part); drop(round);
+/// # Ok::<(), ndshm::Error>(())
+/// ```
 #[must_use = "the tile is given back when it is dropped"]
 pub struct Tile<'p, 't, G: Group> {
     part: &'p RoundMember<'p, 't, G>,
@@ -63,18 +79,24 @@ impl<'p, 't, G: Group> Tile<'p, 't, G> {
     }
 
     /// Returns the tile's index in the partition.
+    ///
+    /// [`Tile`] has an example.
     #[inline]
     pub fn index(&self) -> usize {
         self.index
     }
 
     /// Returns the indices that the tile covers along the first cut axis.
+    ///
+    /// [`Tile`] has an example.
     #[inline]
     pub fn range(&self) -> Range<usize> {
         self.tile_of().rows()
     }
 
     /// Returns the tile's side along each cut axis.
+    ///
+    /// [`Tile`] has an example.
     pub fn sides(&self) -> impl Iterator<Item = TileSide> {
         self.tile_of().sides()
     }
@@ -119,6 +141,8 @@ impl<'p, 't, G: Group> Tile<'p, 't, G> {
     }
 
     /// Returns the number of the round, from 1.
+    ///
+    /// [`Tile`] has an example.
     pub fn round(&self) -> u64 {
         self.part.round()
     }

@@ -34,6 +34,7 @@ use crate::table::error::LeaseError;
 ///     while let Some(mut tile) = part.claim()? {
 ///         for part in tile.views() {
 ///             assert_eq!((part.shape(), part.strides()), (&[2, 5][..], &[10, 2][..]));
+///             assert!(part.is_writable() && part.handle() == x.into());
 ///             // SAFETY: the tile is claimed, its first element is a `u16`, and `part` is writable.
 ///             unsafe { part.first().cast::<u16>().write(1) };
 ///         }
@@ -50,6 +51,8 @@ pub struct UntypedGroup {
 
 impl UntypedGroup {
     /// Creates a group of these arrays, at most 8.
+    ///
+    /// [`UntypedGroup`] has an example.
     pub fn new(members: impl IntoIterator<Item = (AnyHandle, AccessMode)>) -> UntypedGroup {
         UntypedGroup {
             members: members.into_iter().collect(),
@@ -57,6 +60,18 @@ impl UntypedGroup {
     }
 
     /// Returns the arrays and their accesses.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// use ndshm::partition::{AccessMode, UntypedGroup};
+    ///
+    /// let (x, y) = (table.zeros::<f64, _>(10)?, table.zeros::<u8, _>(10)?);
+    /// let group = UntypedGroup::new([(x.into(), AccessMode::Read), (y.into(), AccessMode::Write)]);
+    /// let written = group.members().iter().filter(|(_, mode)| mode.writes());
+    /// assert_eq!(written.count(), 1);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn members(&self) -> &[(AnyHandle, AccessMode)] {
         &self.members
     }
@@ -86,26 +101,36 @@ impl TilePart {
     /// - no two threads access a byte at once, unless both read it.
     ///
     /// The elements were not checked: the bytes of a `bool` may be any.
+    ///
+    /// [`UntypedGroup`] has an example.
     pub fn first(&self) -> NonNull<u8> {
         self.first
     }
 
     /// Returns the length of each axis.
+    ///
+    /// [`UntypedGroup`] has an example.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
     /// Returns the distance of neighbouring elements along each axis, in bytes.
+    ///
+    /// [`UntypedGroup`] has an example.
     pub fn strides(&self) -> &[usize] {
         &self.strides
     }
 
     /// Returns `true` if the tile writes this part.
+    ///
+    /// [`UntypedGroup`] has an example.
     pub fn is_writable(&self) -> bool {
         self.mode.writes()
     }
 
     /// Returns the array.
+    ///
+    /// [`UntypedGroup`] has an example.
     pub fn handle(&self) -> AnyHandle {
         self.handle
     }

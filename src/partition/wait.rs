@@ -6,14 +6,12 @@ use super::control::Control;
 use super::round_member::own_start;
 use super::{Group, Partition, RoundMember};
 use crate::partition::error::RoundError;
+use crate::seat::REAP_INTERVAL;
 use crate::sync::spin;
 use crate::sync::time::Instant;
 use crate::table::error::LeaseError;
 use crate::table::lease::SharedLease;
 use crate::word::{RoundState, RoundWord};
-
-/// The longest sleep between checks: the delay after the death of an opener.
-const LOOK_AROUND: Duration = Duration::from_millis(20);
 
 /// Spin turns that yield the processor, after those that keep it.
 const YIELDS: u32 = 100;
@@ -90,7 +88,7 @@ impl Wait {
         }
     }
 
-    /// Sleeps while the round word is `seen`, for at most [`LOOK_AROUND`]. The first pause spins
+    /// Sleeps while the round word is `seen`, for at most [`REAP_INTERVAL`]. The first pause spins
     /// briefly before. Does not sleep after the timeout, or if the timeout is 0.
     ///
     /// `seen` is the word that the last look has read. A word that is loaded later may be an answer
@@ -112,8 +110,8 @@ impl Wait {
                 false => Next::Look,
             };
         }
-        control.sleep(seen, LOOK_AROUND.min(self.timeout.saturating_sub(waited)));
-        if self.reaped.elapsed() < LOOK_AROUND {
+        control.sleep(seen, REAP_INTERVAL.min(self.timeout.saturating_sub(waited)));
+        if self.reaped.elapsed() < REAP_INTERVAL {
             return Next::Look;
         }
         self.reaped = Instant::now();
@@ -183,6 +181,25 @@ impl<'t, G: Group> Partition<'t, G> {
 
     /// Works like [`enter_next`](Partition::enter_next), as number `worker` of `workers`. Claims
     /// tiles as a participant of [`enter_at`](Partition::enter_at) does.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// use std::time::Duration;
+    /// use ndshm::partition::Entered;
+    ///
+    /// let round = tiles.begin()?;
+    /// // The second of two participants begins with the second half of the tiles.
+    /// let Entered::Member(mut part) = tiles.enter_next_at(1, 2, 0, Duration::ZERO)? else {
+    ///     panic!("the round runs");
+    /// };
+    /// assert_eq!(part.claim()?.map(|tile| tile.index()), Some(5));
+    /// # drop(part); drop(round);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// See [`enter_next`](Partition::enter_next).

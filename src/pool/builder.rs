@@ -45,6 +45,8 @@ pub struct PoolBuilder {
 impl PoolBuilder {
     /// Creates a builder with a worker for each processor, a seed from the system, no deadline, and
     /// [`OnFailure::Fail`].
+    ///
+    /// [`PoolBuilder`] has an example.
     pub fn new() -> PoolBuilder {
         PoolBuilder::default()
     }
@@ -65,6 +67,8 @@ impl PoolBuilder {
     }
 
     /// Sets the seed of the random streams; see [`Pool::set_seed`].
+    ///
+    /// [`PoolBuilder`] has an example.
     pub fn seed(mut self, seed: u64) -> PoolBuilder {
         self.seed = Some(seed);
         self
@@ -74,12 +78,16 @@ impl PoolBuilder {
     ///
     /// Dead workers are noticed in any case: 10 ms after a death during a call, otherwise at the
     /// next call.
+    ///
+    /// [`PoolBuilder`] has an example.
     pub fn deadline(mut self, deadline: Duration) -> PoolBuilder {
         self.deadline = Some(deadline);
         self
     }
 
     /// Sets the reaction to panics and deaths during a call.
+    ///
+    /// [`PoolBuilder`] has an example.
     pub fn on_failure(mut self, policy: OnFailure) -> PoolBuilder {
         self.on_failure = policy;
         self

@@ -165,8 +165,8 @@ impl<'t> Pool<'t> {
     }
 
     /// Returns the result of a call on tiles. If several things went wrong, reports the first of: a
-    /// panic at a tile that is torn, a worker's death if the round did not succeed, another failure of a worker
-    /// if tiles are missing, the deadline or the round's own error.
+    /// panic at a tile that is torn, a worker's death if the round did not succeed, another failure
+    /// of a worker if tiles are missing, the deadline or the round's own error.
     fn round_result<G: Group>(
         &mut self,
         tiles: &Partition<'_, G>,

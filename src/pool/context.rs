@@ -21,6 +21,22 @@ use crate::sync::time::Instant;
 const LOOK: Duration = Duration::from_millis(10);
 
 /// The context of a kernel that runs on a tile.
+///
+/// ```
+/// # use ndarray::Axis;
+/// # use ndshm::{HandleTable, Pool, Segment};
+/// # let table = HandleTable::join(&Segment::anonymous()?)?;
+/// # let x = table.from_shape_fn(100, |i| i as f64)?;
+/// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+/// # let mut pool = Pool::threads(&table, 2)?;
+/// pool.for_each(&tiles, &(), |mut x, (), tile| {
+///     assert!(tile.worker() < 2);
+///     assert_eq!((tile.call(), tile.step(), tile.run()), (1, 0, 0));
+///     x.fill(tile.index() as f64);
+/// })?;
+/// assert_eq!(table.read(x)?[42], 4.0);
+/// # Ok::<(), ndshm::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct TileContext<'p> {
     pub(super) tile: TileOf<'p>,
@@ -36,6 +52,8 @@ pub struct TileContext<'p> {
 
 impl TileContext<'_> {
     /// Returns the tile's index in the partition.
+    ///
+    /// [`TileContext`] has an example.
     pub fn index(&self) -> usize {
         self.tile.tile
     }
@@ -64,6 +82,23 @@ impl TileContext<'_> {
     /// Returns the tile's extent along each divided axis; for blocks of two axes, the block's rows
     /// and columns. [`block`](TileContext::block) returns the ranges alone, and
     /// [`around`](TileContext::around) the elements around the tile.
+    ///
+    /// ```
+    /// use ndarray::Axis;
+    /// use ndshm::{Grid, HandleTable, Pool, Segment};
+    ///
+    /// let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<u64, _>((100, 60))?;
+    /// let grid = Grid::blocks([(Axis(0), 50), (Axis(1), 20)]);
+    /// let tiles = table.partition_by(x.write(), &grid)?;
+    /// let mut pool = Pool::threads(&table, 2)?;
+    /// pool.for_each(&tiles, &(), |mut x, (), tile| {
+    ///     let first: Vec<_> = tile.sides().map(|side| side.range.start as u64).collect();
+    ///     x.fill(1000 * first[0] + first[1]);
+    /// })?;
+    /// assert_eq!(table.read(x)?[[70, 45]], 50_040);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn sides(&self) -> impl Iterator<Item = TileSide> {
         self.tile.sides()
     }
@@ -150,23 +185,31 @@ impl TileContext<'_> {
     }
 
     /// Returns the number of the kernel's worker, from 0. Results should not depend on it.
+    ///
+    /// [`TileContext`] has an example.
     pub fn worker(&self) -> usize {
         self.worker
     }
 
     /// Returns the number of this call on the pool, from 1.
+    ///
+    /// [`TileContext`] has an example.
     pub fn call(&self) -> u64 {
         self.call
     }
 
     /// Returns the step of this round within a call of [`Pool::run`](super::Pool::run): the number
     /// of barriers that the workers had passed when they began it. 0 in calls with one round.
+    ///
+    /// [`TileContext`] has an example.
     pub fn step(&self) -> u64 {
         self.step
     }
 
     /// Returns the number of times that the tile was sent [back](super::ReadyTile::rerun) in this
     /// call. A rerun after a worker's death has the number of the first attempt.
+    ///
+    /// [`TileContext`] has an example.
     pub fn run(&self) -> u64 {
         self.run
     }
@@ -231,6 +274,19 @@ impl TileContext<'_> {
 
 /// The context of a kernel of [`Pool::run`](super::Pool::run) or
 /// [`Pool::broadcast`](super::Pool::broadcast): its worker, and access to the others.
+///
+/// ```
+/// use ndshm::{HandleTable, Pool, Segment};
+///
+/// let table = HandleTable::join(&Segment::anonymous()?)?;
+/// let mut pool = Pool::threads(&table, 2)?;
+/// let shares = pool.broadcast(&100_usize, |worker, &jobs| {
+///     assert_eq!(worker.call(), 1);
+///     (worker.worker()..jobs).step_by(worker.workers()).count()
+/// })?;
+/// assert_eq!(shares, [50, 50]);
+/// # Ok::<(), ndshm::Error>(())
+/// ```
 pub struct WorkerContext<'a> {
     pub(super) table: &'a HandleTable,
     /// The token of the worker's process.
@@ -249,16 +305,22 @@ pub struct WorkerContext<'a> {
 
 impl WorkerContext<'_> {
     /// Returns this worker's number, from 0.
+    ///
+    /// [`WorkerContext`] has an example.
     pub fn worker(&self) -> usize {
         self.worker
     }
 
     /// Returns the number of workers.
+    ///
+    /// [`WorkerContext`] has an example.
     pub fn workers(&self) -> usize {
         self.workers
     }
 
     /// Returns the number of this call on the pool, from 1.
+    ///
+    /// [`WorkerContext`] has an example.
     pub fn call(&self) -> u64 {
         self.call
     }
@@ -311,6 +373,24 @@ impl WorkerContext<'_> {
 
     /// Waits until every worker of the call has arrived. Every worker then sees all that any of
     /// them wrote before.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// # let mut pool = Pool::threads(&table, 2)?;
+    /// use std::time::Duration;
+    ///
+    /// pool.run(&(), |worker, ()| {
+    ///     // The first half of a step.
+    ///     worker.barrier_timeout(Duration::from_secs(10))?;
+    ///     // The second half, after the first half of all.
+    ///     Ok(())
+    /// })?;
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// - [`PoolError::BarrierBroken`] if a worker of the call has died, panicked or returned. The
@@ -413,6 +493,20 @@ impl WorkerContext<'_> {
 
     /// Returns this worker's own stream of random numbers in this call. Results that use it depend
     /// on the number of workers, unlike those of [`TileContext::rng`].
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// # let mut pool = Pool::threads(&table, 2)?;
+    /// use ndshm::rand_core::Rng;
+    ///
+    /// let numbers = pool.broadcast(&(), |worker, ()| worker.rng().next_u64())?;
+    /// assert_ne!(numbers[0], numbers[1]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     #[cfg(feature = "rand")]
     pub fn rng(&self) -> TileRng {
         TileRng::of_worker(self.seed, self.call, self.worker)

@@ -6,9 +6,14 @@ use core::time::Duration;
 use thiserror::Error as ThisError;
 
 use crate::handle::AnyHandle;
+use crate::message::Rows;
 use crate::partition::RoundError;
 use crate::seat::JoinError;
 use crate::table::error::{AllocError, LeaseError};
+
+/// The remedy for torn tiles. A partition refuses after a round that was given up.
+const REPAIR: &str = "recover or clear_poison of the partition, or of the table for each array if \
+                      the partition refuses";
 
 /// Error of starting a pool or of a call on it.
 #[derive(ThisError)]
@@ -136,7 +141,7 @@ pub enum PoolError {
     KernelNotInImage,
     /// A worker ended during a call.
     #[error(
-        "worker {worker} (process {pid}) died in a call, {}{}; it is replaced in the next one",
+        "worker {worker} (process {pid}) died in a call, {}; the next call replaces it{}",
         cause(*.signal, *.code), left_behind(.rows)
     )]
     WorkerDied {
@@ -153,10 +158,10 @@ pub enum PoolError {
         /// The indices that these tiles cover.
         rows: Vec<Range<usize>>,
     },
-    /// A kernel panicked. The other tiles of the round are done.
+    /// A kernel panicked. The other tiles of the round are done, unless no worker was left for them.
     #[error(
         "the kernel panicked in worker {worker} at tile {tile} (rows {rows:?}): {message}; the \
-         arrays it writes are poisoned"
+         arrays it writes are poisoned until {REPAIR}"
     )]
     KernelPanicked {
         /// The tile.
@@ -211,9 +216,9 @@ pub enum PoolError {
     /// Tiles that [`RunningCall::wait_any`](crate::pool::RunningCall::wait_any) handed out were
     /// forgotten: neither dropped nor rerun.
     #[error(
-        "{} tiles were handed out and never given back, the first at rows {:?}; the arrays are \
-         poisoned until recover or clear_poison; drop each ReadyTile, or call rerun() on it",
-        .rows.len(), .rows.first().cloned().unwrap_or_default()
+        "{} tile{} handed out and never given back, at {}; the arrays are poisoned until recover \
+         or clear_poison of the partition; drop each ReadyTile, or call rerun() on it",
+        .rows.len(), if .rows.len() == 1 { " was" } else { "s were" }, Rows(.rows)
     )]
     NotGivenBack {
         /// The tiles, and those that were torn in the same call.
@@ -263,6 +268,8 @@ pub enum PoolError {
 impl PoolError {
     /// Returns `true` if the pool has ended: its parent has closed it or died. Its workers then
     /// have nothing left to do.
+    ///
+    /// The [module](crate::pool::foreign) of foreign pools has an example.
     pub fn is_gone(&self) -> bool {
         matches!(self, PoolError::Gone)
     }
@@ -290,13 +297,16 @@ fn so_far(done: usize, tiles: usize) -> String {
 }
 
 fn left_behind(rows: &[Range<usize>]) -> String {
-    match rows {
-        [] => String::new(),
-        [first, ..] => format!(
-            "; {} tiles are half-written, the first at rows {first:?}; their arrays are poisoned",
-            rows.len()
-        ),
-    }
+    let are = match rows.len() {
+        0 => return String::new(),
+        1 => " is",
+        _ => "s are",
+    };
+    format!(
+        "; {} tile{are} half-written, at {}; their arrays are poisoned until {REPAIR}",
+        rows.len(),
+        Rows(rows)
+    )
 }
 
 pub(crate) fn cause(signal: Option<i32>, code: Option<i32>) -> String {

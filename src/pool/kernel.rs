@@ -88,7 +88,7 @@ where
     let arguments = &call.arguments;
     let handle = PartitionHandle::<G>::from_bits(arguments.partition);
     let partition = call.table.open_partition(handle)?;
-    let params: P = P::from_bytes(call.params)?;
+    let params: P = params_of(call)?;
     // A call that can send tiles back has notes of its tiles in place of results.
     let is_started = arguments.has(Arguments::EACH_TILE);
     let (mut results, notes) = match is_started {
@@ -138,13 +138,15 @@ where
             run: notes.as_ref().map_or(0, |notes| notes.runs(index)),
         };
         let views = tile.views();
-        match catch(|| kernel(views, &params, &context)) {
-            Ok(result) => {
-                if let Some(results) = &mut results {
-                    result.store(results, index);
-                }
-                drop(tile);
+        // Storing and dropping the result may run code of its type.
+        let outcome = catch(|| {
+            let result = kernel(views, &params, &context);
+            if let Some(results) = &mut results {
+                result.store(results, index);
             }
+        });
+        match outcome {
+            Ok(()) => drop(tile),
             Err(message) => {
                 fail(index, &message);
                 tile.tear();
@@ -176,7 +178,7 @@ where
     // of `F`.
     let kernel = unsafe { materialize_zst::<F>() };
     let arguments = &call.arguments;
-    let params: P = P::from_bytes(call.params)?;
+    let params: P = params_of(call)?;
     let mut results = open_results(call)?;
     let base = arguments.flags >> Arguments::FLAGS;
     let context = WorkerContext {
@@ -192,12 +194,15 @@ where
         epoch: Cell::new(base),
     };
     let report = call.mailbox.report(call.worker);
-    match catch(|| kernel(&context, &params)) {
-        Ok(Ok(result)) => {
-            if let Some(results) = &mut results {
-                result.store(results, call.worker);
-            }
+    let outcome = catch(|| {
+        let result = kernel(&context, &params)?;
+        if let Some(results) = &mut results {
+            result.store(results, call.worker);
         }
+        Ok(())
+    });
+    match outcome {
+        Ok(Ok(())) => {}
         // The worker that broke the barrier reports the cause.
         Ok(Err(error @ Error::Pool(PoolError::BarrierBroken))) => {
             report.fail(arguments.call, Cause::Consequence, &error.to_string());
@@ -212,6 +217,16 @@ where
     // This worker arrives at no further barrier of this call.
     call.mailbox.barrier().break_up(base);
     Ok(Work::default())
+}
+
+/// Reads the parameters of the call. This may run code of their type.
+fn params_of<P: Param<M>, M>(call: &Call<'_>) -> Result<P, PoolError> {
+    catch(|| P::from_bytes(call.params)).unwrap_or_else(|message| {
+        Err(PoolError::Params {
+            params: core::any::type_name::<P>(),
+            message: format!("a panic: {message}"),
+        })
+    })
 }
 
 /// Opens the results of the call. Returns `None` if it has none.

@@ -83,8 +83,8 @@ const START: Duration = Duration::from_secs(20);
 ///
 /// | | a tile whose kernel panics, or whose worker dies | the other tiles | missing workers are replaced |
 /// |---|---|---|---|
-/// | `Fail` | is torn, and the call fails | are done; a [started](Pool::start) call ends at once | in the next call |
-/// | `Skip` | is torn; a started call [reports](Arrived) it and goes on, others fail in the end | are done | at once |
+/// | `Fail` | is torn, and the call fails | are done | in the next call |
+/// | `Skip` | is torn; a [started](Pool::start) call [reports](Arrived) it and goes on, others fail in the end | are done | at once |
 /// | `RunAgain` | is run again | are done | at once |
 ///
 /// The arrays that a kernel writes are poisoned as long as tiles are torn.
@@ -217,6 +217,18 @@ impl<'t> Pool<'t> {
     }
 
     /// Returns the table on which the pool was started.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// # let mut pool = Pool::threads(&table, 2)?;
+    /// let x = pool.table().from_elem(100, 0.25)?;
+    /// assert_eq!(pool.mean(x)?, 0.25);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn table(&self) -> &'t HandleTable {
         self.table
     }

@@ -43,6 +43,8 @@ impl TileRng {
     /// Where several machines have parts of one array, let `tile` count the tiles of the whole
     /// array: then the numbers do not depend on the number of machines. A pool's kernel on such a
     /// part uses [`TileContext::rng_after`](super::TileContext::rng_after).
+    ///
+    /// [`TileRng`] has an example.
     pub fn at(seed: u64, call: u64, tile: usize) -> TileRng {
         TileRng::at_step(seed, call, 0, 0, tile)
     }
@@ -51,6 +53,13 @@ impl TileRng {
     /// [`Pool::run`](super::Pool::run), or in a later [run](super::TileContext::run) of the tile in
     /// a call of [`Pool::start`](super::Pool::start). `step` and `run` are 0 where there is only
     /// one.
+    ///
+    /// ```
+    /// use ndshm::pool::TileRng;
+    ///
+    /// // A call with one round and one run of each tile.
+    /// assert_eq!(TileRng::at_step(42, 1, 0, 0, 3), TileRng::at(42, 1, 3));
+    /// ```
     pub fn at_step(seed: u64, call: u64, step: u64, run: u64, tile: usize) -> TileRng {
         TileRng::keyed([seed, call, step, run], tile as u64)
     }
@@ -73,6 +82,14 @@ impl TileRng {
     }
 
     /// Selects one of the 2^64 streams of the key. Keeps the position within the stream.
+    ///
+    /// ```
+    /// use ndshm::pool::TileRng;
+    ///
+    /// let mut rng = TileRng::at(42, 1, 0);
+    /// rng.set_stream(3);                                   // the stream of tile 3
+    /// assert_eq!(rng, TileRng::at(42, 1, 3));
+    /// ```
     pub fn set_stream(&mut self, stream: u64) {
         self.0.set_stream(stream);
     }

@@ -1,17 +1,21 @@
 //! Calls that give finished tiles to the parent, which can send them back to the workers.
 
 mod arrived;
-mod handed;
-mod news;
+mod ready;
+mod scan;
+mod torn;
+mod wait;
 
 use core::cell::Cell;
 
 pub use arrived::{Arrived, FailedTiles, LostTiles, ReadyTiles};
-use handed::Place;
-pub use handed::{FailedTile, LostTile, ReadyTile};
-use news::{News, Scan};
+use ready::Place;
+pub use ready::ReadyTile;
+use scan::HandedOut;
+pub use torn::{FailedTile, LostTile};
+use wait::Until;
 
-use super::call::{ActiveCall, Request, worker_died};
+use super::call::{ActiveCall, Request};
 use super::call_memory::CallMemory;
 use super::context::TileContext;
 use super::kernel::{self, Captures};
@@ -20,7 +24,6 @@ use super::params::{Kernel, Param};
 use super::stats::WorkerStats;
 use super::tile_notes::TileNotes;
 use super::{OnFailure, Pool};
-use crate::partition::RoundError;
 use crate::partition::{Group, Partition, Round, RoundMember};
 use crate::pool::error::PoolError;
 
@@ -98,7 +101,7 @@ impl<'t> Pool<'t> {
             call: Some((round, call)),
             part: None,
             unexplained: false,
-            news: News::default(),
+            handed_out: HandedOut::default(),
             notes,
             _memory: memory,
         };
@@ -127,7 +130,7 @@ pub struct RunningCall<'a, 'p, 'r, 't, G: Group> {
     /// The last check found a torn tile that no failure and no death explained.
     unexplained: bool,
     /// The tiles that the last wait has handed out.
-    news: News,
+    handed_out: HandedOut,
     notes: TileNotes<'t>,
     /// Keeps `notes` until the call is over.
     _memory: CallMemory<'t>,
@@ -154,7 +157,7 @@ impl<'p, 'r, G: Group> RunningCall<'_, 'p, 'r, '_, G> {
     /// };
     /// let mut running = pool.start(&envs, &(), step)?.on_failure(OnFailure::Skip);
     /// let (mut steps, mut falls) = (0, 0);
-    /// while steps < 100 {
+    /// while steps < 100 || falls < 5 {
     ///     let arrived = running.wait_any(4)?;
     ///     for ready in arrived.ready {
     ///         ready.rerun();
@@ -167,7 +170,7 @@ impl<'p, 'r, G: Group> RunningCall<'_, 'p, 'r, '_, G> {
     ///     }
     /// }
     /// running.finish()?;
-    /// assert_eq!(falls, 5);                                // those that began at 0 to 4
+    /// assert_eq!(falls, 5);                                // those that began at 0 to 4, once each
     /// assert!(table.read(state)?.iter().all(|&state| state > 5));
     /// # Ok::<(), ndshm::Error>(())
     /// ```
@@ -210,7 +213,8 @@ impl<'p, 'r, G: Group> RunningCall<'_, 'p, 'r, '_, G> {
     ///
     /// Under [`OnFailure::Fail`] a panic fails the first `wait_any` that begins after it, even while
     /// other tiles are ready. So does a death, at the latest in the first `wait_any` that begins 10 ms
-    /// after it. If the dead worker held no tile, the error names no rows. Under `Skip`,
+    /// after it. The call first waits for the tiles that are with the workers. If the dead worker held
+    /// no tile, the error names no rows. Under `Skip`,
     /// [`PoolError::WorkerDied`] means that no worker is left for tiles that are not done.
     ///
     /// An error does not borrow the call:
@@ -245,11 +249,11 @@ impl<'p, 'r, G: Group> RunningCall<'_, 'p, 'r, '_, G> {
         if let Some((_, call)) = &mut self.call {
             call.timer.restart(self.pool.deadline);
         }
-        self.news.clear();
+        self.handed_out.clear();
         self.wait_until(count, Until::Ready)?;
         let place = match (&self.call, &self.part) {
             (Some((round, _)), Some(part)) => {
-                self.news.ready(&self.resting, part);
+                self.handed_out.ready(&self.resting, part);
                 Some(Place {
                     round,
                     part,
@@ -261,10 +265,12 @@ impl<'p, 'r, G: Group> RunningCall<'_, 'p, 'r, '_, G> {
             }
             _ => None,
         };
-        Ok(Arrived::new(place, &self.news))
+        Ok(Arrived::new(place, &self.handed_out))
     }
 
     /// Returns the number of finished tiles that were not sent back.
+    ///
+    /// [`wait_any`](RunningCall::wait_any) has an example.
     pub fn done(&self) -> usize {
         self.call.as_ref().map_or(0, |(round, _)| round.done())
     }
@@ -293,175 +299,38 @@ impl<'p, 'r, G: Group> RunningCall<'_, 'p, 'r, '_, G> {
 
     /// Returns the number of deaths that the pool has noticed so far, those before this call
     /// included.
+    ///
+    /// [`pids`](RunningCall::pids) has an example.
     pub fn deaths(&self) -> u64 {
         self.pool.deaths()
     }
 
     /// Returns the work of each worker; see [`Pool::stats`]. A worker adds the tiles of a job when it
     /// has found no more of them.
+    ///
+    /// [`pids`](RunningCall::pids) has an example.
     pub fn stats(&self) -> Vec<WorkerStats> {
         self.pool.stats()
     }
 
     /// Waits until every tile is done, and ends the call.
     ///
+    /// [`Pool::start`] has an example.
+    ///
     /// # Errors
     /// Same as [`Pool::for_each`]; [`PoolError::NotGivenBack`] if a [`ReadyTile`] was forgotten (by
     /// [`mem::forget`](core::mem::forget), or in a cycle of `Rc`). [`PoolError::Round`] with
-    /// [`RoundError::Torn`] and the rows if failed or lost tiles were reported, and neither repaired
-    /// nor run again.
+    /// [`Torn`](crate::error::RoundError::Torn) and the rows if failed or lost tiles were reported,
+    /// and neither repaired nor run again.
     pub fn finish(mut self) -> Result<(), PoolError> {
         self.pool.check_ours()?;
         if let Some((_, call)) = &mut self.call {
             call.timer.restart(self.pool.deadline);
         }
-        self.news.clear();
+        self.handed_out.clear();
         self.wait_until(self.resting.len(), Until::Done)?;
         self.end()
     }
-
-    /// Waits until `count` tiles can be handed out, or all tiles that are with the workers. Under
-    /// [`OnFailure::Skip`] a torn tile ends a wait for ready tiles.
-    fn wait_until(&mut self, count: usize, until: Until) -> Result<(), PoolError> {
-        loop {
-            let (Some((round, call)), Some(part)) = (&mut self.call, &self.part) else {
-                return Ok(());
-            };
-            call.job = self.job.get();
-            let seen = self.pool.mailbox.events();
-            let mut now = Scan::of(&self.resting, part, &self.notes, &call.deaths);
-            call.has_torn = !now.torn.is_empty();
-            // Check for failures first. Otherwise a call in which some tile is always ready would
-            // not notice a panic or a death.
-            let is_due = call.timer.is_due() || self.pool.any_failed(call.number);
-            let may_rest = call.policy == OnFailure::Skip && !now.has_unexplained();
-            let mut stuck = false;
-            if is_due || call.has_torn && !may_rest {
-                stuck = self.pool.is_stuck(round, call, Some(&self.notes));
-                self.job.set(call.job);
-                // Tiles may have become ready during the check, and those of the dead are torn.
-                now = Scan::of(&self.resting, part, &self.notes, &call.deaths);
-                // A reaper may have torn a worker's tile before the system reports that worker's
-                // death. At the second check there is no such death.
-                let before = core::mem::replace(&mut self.unexplained, now.has_unexplained());
-                now.is_final = before && self.unexplained;
-            }
-            if until == Until::Ready {
-                if self.pool.must_fail(call, &now) {
-                    return self.fail();
-                }
-                if call.policy == OnFailure::Skip {
-                    self.news.report(&self.resting, &now);
-                    self.unexplained &= !now.is_final;
-                }
-            }
-            let finished = match until {
-                Until::Ready => now.ready,
-                Until::Done => now.ready + now.torn.len(),
-            };
-            let wanted = count.min(now.under_way);
-            // A torn tile that no check has reopened yet.
-            let runs_again = until == Until::Done && call.runs_again() && !now.torn.is_empty();
-            if !self.news.is_empty() || finished >= wanted && !runs_again {
-                return Ok(());
-            }
-            // The next check may explain the tile that is missing.
-            if stuck && (now.is_final || !now.has_unexplained()) {
-                return self.fail();
-            }
-            let moved = || Scan::ready(&self.resting, part) >= wanted;
-            self.pool.sleep_after(seen, moved);
-        }
-    }
-
-    /// Ends the call because of a failure. Always returns an error.
-    fn fail(&mut self) -> Result<(), PoolError> {
-        let deaths = self
-            .call
-            .as_ref()
-            .map(|(_, call)| (&call.deaths, call.policy));
-        let death = deaths.and_then(|(deaths, policy)| match policy {
-            OnFailure::Skip if !self.pool.workers.is_empty() => None,
-            OnFailure::Skip => deaths.last().copied(),
-            OnFailure::Fail | OnFailure::RunAgain => deaths.first().copied(),
-        });
-        self.end()?;
-        match death {
-            // The dead worker held no tile, and the others have done the rest.
-            Some(death) => Err(worker_died(death, Vec::new(), Vec::new())),
-            None => Ok(()),
-        }
-    }
-
-    /// Ends the call. Does nothing the second time.
-    fn end(&mut self) -> Result<(), PoolError> {
-        self.explain();
-        let forgotten = self.leave();
-        let Some((round, call)) = self.call.take() else {
-            return Ok(());
-        };
-        match self.pool.end(self.tiles, round, call) {
-            Err(PoolError::Round(RoundError::Torn { tiles, rows, .. }))
-                if forgotten.iter().any(|tile| tiles.contains(tile)) =>
-            {
-                Err(PoolError::NotGivenBack { tiles, rows })
-            }
-            outcome => outcome,
-        }
-    }
-
-    /// Leaves in the call the failures and deaths that its result reports: those that
-    /// [`wait_any`](RunningCall::wait_any) has not reported.
-    fn explain(&mut self) {
-        let (Some((_, call)), Some(part)) = (&mut self.call, &self.part) else {
-            return;
-        };
-        let now = Scan::of(&self.resting, part, &self.notes, &call.deaths);
-        if call.policy == OnFailure::Skip {
-            let last = call.deaths.last().copied();
-            call.deaths.retain(|death| now.is_by(*death));
-            if call.deaths.is_empty() && self.pool.workers.is_empty() {
-                call.deaths.extend(last);
-            }
-        }
-        call.failures.extend(now.failures());
-    }
-
-    /// Leaves the round as a participant. Tears and returns the tiles that were handed out and
-    /// forgotten. No [`ReadyTile`] of them can exist any more, because it borrows the call.
-    fn leave(&mut self) -> Vec<usize> {
-        let Some(part) = self.part.take() else {
-            return Vec::new();
-        };
-        let rests = |&index: &usize| self.resting[index].get();
-        (0..self.resting.len())
-            .filter(rests)
-            .filter(|&index| part.tear_retaken(index))
-            .collect()
-    }
-}
-
-impl Pool<'_> {
-    /// Returns `true` if a started call must end: a worker cannot run the kernel, or the policy does
-    /// not allow to go on after a panic or a death.
-    fn must_fail(&self, call: &ActiveCall<'_>, now: &Scan) -> bool {
-        let has_failed = || !call.deaths.is_empty() || now.has_explained() || now.is_final;
-        let is_over = match call.policy {
-            OnFailure::Fail => has_failed(),
-            OnFailure::Skip => false,
-            OnFailure::RunAgain => now.is_final || !call.runs_again() && has_failed(),
-        };
-        is_over || self.any_failed(call.number)
-    }
-}
-
-/// The purpose of a wait.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Until {
-    /// Tiles to hand out. A failure ends the wait even if tiles are ready.
-    Ready,
-    /// The end of the call, which reports failures.
-    Done,
 }
 
 impl<G: Group> Drop for RunningCall<'_, '_, '_, '_, G> {

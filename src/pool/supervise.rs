@@ -2,7 +2,7 @@
 
 use super::call::{ActiveCall, LOOK_EVERY};
 use super::report::Failure;
-use super::tile_notes::TileNotes;
+use super::tile_notes::StartedTiles;
 use super::waiting::sleep_after;
 use super::worker::{WorkerLife, serve_job};
 use super::workers::Death;
@@ -79,16 +79,25 @@ impl<'t> Pool<'t> {
 
     /// Checks the workers. Returns `true` if there is nothing left to wait for.
     ///
-    /// `notes` are those of a started call.
+    /// `started` are the parts of a started call.
     pub(super) fn is_stuck<G: Group>(
         &mut self,
         round: &Round<'_, '_, G>,
         call: &mut ActiveCall<'t>,
-        notes: Option<&TileNotes<'_>>,
+        started: Option<StartedTiles<'_>>,
     ) -> bool {
+        // A worker that replaces a dead one may have its seat, by which the tile of the dead is torn.
+        let mut before = Vec::new();
+        if !call.deaths.is_empty() {
+            before = round.torn_units();
+            before.retain(|torn| call.deaths.iter().any(|death| death.seat == torn.1));
+        }
         let deaths = self.collect_dead();
         let somebody_died = !deaths.is_empty();
-        let held_none = |death: &&Death| !round.has_tile_of(death.seat);
+        let held_none = |death: &&Death| {
+            let torn = |&(unit, seat)| seat == death.seat && !before.contains(&(unit, seat));
+            !round.holds(death.seat) && !round.torn_units().iter().any(torn)
+        };
         call.idle_deaths += deaths.iter().filter(held_none).count();
         call.deaths.extend(deaths);
         // Look before the torn tiles are reopened: another process's reaper may tear a tile after
@@ -102,14 +111,18 @@ impl<'t> Pool<'t> {
         let mut reopened = 0;
         if call.policy == OnFailure::RunAgain {
             // After that look: a worker reports before it tears.
-            self.take_failures(call, round, notes);
+            self.take_failures(call, round, started);
             let has_failed = !call.deaths.is_empty() || !call.failures.is_empty();
             // Torn by this reap, by another process's that began earlier, or after a panic.
             if has_failed && call.runs_again() && !self.any_failed(call.number) {
-                reopened = round.reopen_torn(|tile| {
-                    if let Some(notes) = notes {
-                        notes.clear(tile);
+                reopened = round.reopen_torn(|unit| match started {
+                    // Units of a started call have one tile.
+                    Some(started) if started.rests(unit) => false,
+                    Some(started) => {
+                        started.notes.clear(unit);
+                        true
                     }
+                    None => true,
                 });
             }
         }
@@ -132,9 +145,9 @@ impl<'t> Pool<'t> {
         &self,
         call: &mut ActiveCall<'_>,
         round: &Round<'_, '_, G>,
-        notes: Option<&TileNotes<'_>>,
+        started: Option<StartedTiles<'_>>,
     ) {
-        let Some(notes) = notes else {
+        let Some(started) = started else {
             let reports = (0..self.shared.workers).map(|worker| self.mailbox.report(worker));
             let at_tiles = reports
                 .enumerate()
@@ -144,7 +157,10 @@ impl<'t> Pool<'t> {
             return;
         };
         for tile in round.torn() {
-            let noted = notes.failure(tile);
+            if started.rests(tile) {
+                continue;
+            }
+            let noted = started.notes.failure(tile);
             let is_new = |(_, new): &(usize, Failure)| {
                 let mut known = call.failures.iter();
                 // A failure stays in the notes only if its tile is not run again.

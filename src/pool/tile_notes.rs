@@ -1,5 +1,7 @@
 //! The notes of a started call, one per tile: how often it was sent back, and how it failed last.
 
+use core::cell::Cell;
+
 use super::call_memory::Opened;
 use super::report::{Failure, store_text, text_of};
 use super::workers::platform::sizes::TEXT_WORDS;
@@ -114,5 +116,20 @@ impl<'t> TileNotes<'t> {
             // Relaxed: the parent releases the tile after this.
             head[FAILURE].store(0, Ordering::Relaxed);
         }
+    }
+}
+
+/// The parts of a started call that a check of its workers needs.
+#[derive(Clone, Copy)]
+pub(super) struct StartedTiles<'a> {
+    pub(super) notes: &'a TileNotes<'a>,
+    /// Tiles that were handed out and not sent back.
+    pub(super) resting: &'a [Cell<bool>],
+}
+
+impl StartedTiles<'_> {
+    /// Returns `true` if a tile was handed out: only the parent changes it.
+    pub(super) fn rests(&self, tile: usize) -> bool {
+        self.resting.get(tile).is_some_and(Cell::get)
     }
 }

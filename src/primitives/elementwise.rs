@@ -13,6 +13,16 @@ use crate::primitives::error::PrimitiveError;
 impl Pool<'_> {
     /// Sets every element of `dst` to `value`.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let mut pool = Pool::threads(&table, 2)?;
+    /// let x = table.zeros::<f64, _>((300, 7))?;
+    /// pool.fill(x, 0.5)?;
+    /// assert_eq!(pool.sum(x)?, 1050.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`PrimitiveError::Alloc`] if working memory is missing; [`PrimitiveError::Pool`] if the call
     /// fails, see [`for_each`](Pool::for_each).
@@ -31,6 +41,19 @@ impl Pool<'_> {
 
     /// Copies the elements of `src` to `dst`. The two have the same shape, and may differ in memory
     /// order. Does nothing if both are the same array.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let mut pool = Pool::threads(&table, 2)?;
+    /// use ndarray::ShapeBuilder;
+    ///
+    /// let x = table.from_shape_fn((300, 7), |(i, j)| (7 * i + j) as f64)?;
+    /// let columns = table.zeros((300, 7).f())?;            // in Fortran order
+    /// pool.copy(x, columns)?;
+    /// assert_eq!(*table.read(columns)?, *table.read(x)?);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`PrimitiveError::Shapes`] if the shapes differ; [`PrimitiveError::Pool`] if the call fails,

@@ -113,6 +113,8 @@ impl Moments {
 
     /// Returns the sum of squared deviations from the mean, divided by the count less `ddof`; NaN
     /// unless there are more than `ddof` numbers.
+    ///
+    /// [`Moments`] has an example.
     pub fn variance(&self, ddof: usize) -> f64 {
         match self.count.checked_sub(ddof as u64) {
             None | Some(0) => f64::NAN,

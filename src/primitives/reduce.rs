@@ -44,6 +44,8 @@ impl Pool<'_> {
 
     /// Returns the least element; see [`min_max`](Pool::min_max).
     ///
+    /// [`min_max`](Pool::min_max) has an example.
+    ///
     /// # Errors
     /// Same as [`min_max`](Pool::min_max).
     pub fn min<T: Number, D: Dimension + 'static>(
@@ -54,6 +56,8 @@ impl Pool<'_> {
     }
 
     /// Returns the greatest element; see [`min_max`](Pool::min_max).
+    ///
+    /// [`min_max`](Pool::min_max) has an example.
     ///
     /// # Errors
     /// Same as [`min_max`](Pool::min_max).
@@ -69,6 +73,16 @@ impl Pool<'_> {
     /// If an element is NaN, both are NaN, because a simulation needs to know that. If there are
     /// zeros of both signs, the result may be either, but the same one for any number of workers.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let mut pool = Pool::threads(&table, 2)?;
+    /// let x = table.from_shape_fn(1000, |i| (i as i64 - 500).pow(2))?;
+    /// assert_eq!(pool.min_max(x)?, (0, 250_000));
+    /// assert_eq!((pool.min(x)?, pool.max(x)?), (0, 250_000));
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`PrimitiveError::TooFew`] for an empty array; [`PrimitiveError::Pool`] if the call fails,
     /// see [`for_each`](Pool::for_each).
@@ -80,6 +94,15 @@ impl Pool<'_> {
     }
 
     /// Returns the arithmetic mean in `f64`: the sum divided by the number of elements.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let mut pool = Pool::threads(&table, 2)?;
+    /// let x = table.from_shape_fn(1000, |i| i as f64)?;
+    /// assert_eq!(pool.mean(x)?, 499.5);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`PrimitiveError::TooFew`] for an empty array; [`PrimitiveError::Pool`] if the call fails,
@@ -98,6 +121,15 @@ impl Pool<'_> {
     ///
     /// It loses no digits to a mean that is large compared with the deviations: [`Moments`]. The
     /// result is NaN if an element is NaN or infinite.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let mut pool = Pool::threads(&table, 2)?;
+    /// let x = table.from_array(&ndarray::array![1.0, 2.0, 3.0, 6.0])?;
+    /// assert_eq!(pool.variance(x, 0)?, 3.5);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`PrimitiveError::TooFew`] unless there are more than `ddof` elements;

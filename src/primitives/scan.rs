@@ -54,6 +54,8 @@ impl Pool<'_> {
     /// Writes `src[0] + … + src[i - 1]` to `dst[i]`, and 0 to `dst[0]`: the result of
     /// [`prefix_sum`](Pool::prefix_sum), shifted by one place. `dst` may be `src`.
     ///
+    /// [`prefix_sum`](Pool::prefix_sum) has an example.
+    ///
     /// # Errors
     /// Same as [`prefix_sum`](Pool::prefix_sum). The sum of all elements must fit as well, although
     /// it is not written.

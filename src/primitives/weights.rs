@@ -67,6 +67,15 @@ impl<'t> Pool<'t> {
     /// A. Kong, J. S. Liu and W. H. Wong, "Sequential imputations and Bayesian missing data
     /// problems", Journal of the American Statistical Association 89, 1994.
     ///
+    /// ```
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let mut pool = Pool::threads(&table, 2)?;
+    /// let weights = table.from_array(&ndarray::array![3.0, 3.0, 0.0, 0.0])?;
+    /// assert_eq!(pool.effective_sample_size(weights)?, 2.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Same as [`normalize_weights`](Pool::normalize_weights), except `Shapes`.
     pub fn effective_sample_size<T: Real>(

@@ -15,8 +15,9 @@ impl Cells<'_> {
         // Relaxed, here and below: the cell's word orders the accesses of participants, and the
         // lock of a dead seat those of its reaper.
         let count = word.load(Ordering::Relaxed).count_in(lap) + 1;
+        let counted = DeliveryWord::new(lap, count);
         // Count before BOUND: from there on the count is valid in any lap.
-        word.store(DeliveryWord::new(lap, count), Ordering::Relaxed);
+        word.store(counted, Ordering::Relaxed);
         // Relaxed: continues the release sequence of `take_at`.
         let _ = self.change(
             ticket.position,
@@ -25,7 +26,7 @@ impl Cells<'_> {
             |now| (now == ticket.word).then(|| now.bind(me)).flatten(),
         );
         self.advance_to(HEAD, ticket.front);
-        count
+        counted.count()
     }
 
     /// Performs the transition BOUND by `me` → EMPTY.

@@ -325,6 +325,8 @@ impl<T: Pod> Deref for Delivery<'_, '_, T> {
 
 impl<'t, T: Element, D: Dimension> Delivery<'_, 't, OwnedArray<T, D>> {
     /// Returns the handle of the array, which the queue owns until [`ack`](Delivery::ack).
+    ///
+    /// [`Queue::pop_owned_with_ack`] has an example.
     pub fn handle(&self) -> Handle<T, D> {
         self.job
     }
@@ -332,6 +334,8 @@ impl<'t, T: Element, D: Dimension> Delivery<'_, 't, OwnedArray<T, D>> {
     /// Acknowledges the job, and transfers the array to this participant.
     ///
     /// If this participant dies during the call, the array comes back, or it is freed.
+    ///
+    /// [`Queue::pop_owned_with_ack`] has an example.
     ///
     /// # Errors
     /// - [`QueueError::NotBound`] in a forked child of the consumer.

@@ -8,6 +8,18 @@ use crate::handle::{AnyHandle, opened_handle_traits};
 ///
 /// It can be sent, stored in an array, or be part of a kernel's parameter.
 /// [Opening](crate::HandleTable::open_queue) it checks that it names a queue of jobs of `T`.
+///
+/// ```
+/// use ndshm::{HandleTable, QueueHandle, Segment};
+///
+/// let table = HandleTable::join(&Segment::anonymous()?)?;
+/// let jobs = table.queue::<u64>(4)?;
+/// let bits = jobs.handle().to_bits();                  // sent by any means
+/// let same = table.open_queue(QueueHandle::<u64>::from_bits(bits))?;
+/// same.push(7)?;
+/// assert_eq!(jobs.pop()?, Some(7));
+/// # Ok::<(), ndshm::Error>(())
+/// ```
 #[repr(transparent)]
 pub struct QueueHandle<T> {
     pub(super) control: AnyHandle,
@@ -24,11 +36,15 @@ impl<T> QueueHandle<T> {
     }
 
     /// Returns the handle of these bits. Opening it checks that they name a queue.
+    ///
+    /// [`QueueHandle`] has an example.
     pub const fn from_bits(bits: u64) -> Self {
         Self::of(AnyHandle::from_bits(bits))
     }
 
     /// Returns the bits of the handle, to send them.
+    ///
+    /// [`QueueHandle`] has an example.
     pub const fn to_bits(self) -> u64 {
         self.control.to_bits()
     }

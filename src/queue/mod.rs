@@ -368,7 +368,8 @@ impl<T> Queue<'_, T> {
     }
 
     /// Returns `true` if all cells hold jobs, now or a moment ago. A hint: only a push can tell if
-    /// it succeeds.
+    /// it succeeds. Does not count jobs that are bound to consumers: if they keep all cells, returns
+    /// `false`, and a push finds no room.
     ///
     /// ```
     /// # use ndshm::{HandleTable, Segment};

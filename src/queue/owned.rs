@@ -285,6 +285,25 @@ impl Cells<'_> {
         self.release_end();
     }
 
+    /// Calls `visit` for each array whose job is bound to `seat`, and that is still the queue's.
+    pub(crate) fn bound_arrays(
+        &self,
+        segment: &Segment,
+        seat: SeatId,
+        mut visit: impl FnMut(Slot<'_>),
+    ) {
+        for index in 0..self.capacity() {
+            if self.word(index).is_bound_by(seat)
+                && let Some((slot, generation)) =
+                    array_of(segment.memory(), segment.key(), self.array(index))
+                && slot.word().is_live(generation)
+                && slot.word().is_queued()
+            {
+                visit(slot);
+            }
+        }
+    }
+
     /// Decides the ownership of the arrays that `seat` was pushing or popping. The caller has the
     /// lock of the seat. Runs before [`Cells::recover`], and may be repeated.
     pub(crate) fn recover_arrays(&self, segment: &Segment, seat: SeatId) {

@@ -7,12 +7,9 @@ use bytemuck::Pod;
 use super::Queue;
 use super::cells::Event;
 use crate::queue::error::{PushError, QueueError};
+use crate::seat::REAP_INTERVAL;
 use crate::sync::spin;
 use crate::sync::time::Instant;
-
-/// The longest sleep between checks: the delay after the death of a waker, or of a consumer with a
-/// job.
-const LOOK_AROUND: Duration = Duration::from_millis(20);
 
 /// Spin turns that yield the processor, after those that keep it.
 const YIELDS: u32 = 100;
@@ -137,7 +134,7 @@ impl<T> Queue<'_, T> {
             if self
                 .looked
                 .get()
-                .is_some_and(|at| at.elapsed() >= LOOK_AROUND)
+                .is_some_and(|at| at.elapsed() >= REAP_INTERVAL)
             {
                 self.table.reap()?;
                 // Its owner has died, and nobody can open it any more. To those that have it open it
@@ -152,7 +149,7 @@ impl<T> Queue<'_, T> {
             if waited >= timeout {
                 return Ok(None);
             }
-            let nap = LOOK_AROUND.min(timeout.saturating_sub(waited));
+            let nap = REAP_INTERVAL.min(timeout.saturating_sub(waited));
             self.cells.sleep(event, marked, nap);
         }
     }

@@ -279,6 +279,47 @@ fn a_reap_counts_the_arrays_of_a_queue_that_was_freed_beside_the_dead() {
     assert_eq!(survivor.arrays().count(), 0);
 }
 
+/// Stops a reaper when it has put a bound job back. A consumer that was woken meets no lease of the
+/// dead, which would refuse it without a cause that it can see.
+#[test]
+fn an_array_that_comes_back_is_not_leased_by_the_dead() {
+    for writes in [false, true] {
+        let segment = Segment::in_process().unwrap();
+        let (survivor, dead) = (join(&segment), join(&segment));
+        let queue = survivor.queue::<OwnedArray<u64, Ix1>>(2).unwrap();
+        let array = survivor.owned(survivor.from_elem(4, 1).unwrap());
+        let handle = array.handle();
+        queue.push_owned(array).unwrap();
+        let theirs = dead.open_queue(queue.handle()).unwrap();
+        std::mem::forget(theirs.pop_owned_with_ack().unwrap().unwrap());
+        match writes {
+            true => std::mem::forget(dead.write(handle).unwrap()),
+            false => std::mem::forget(dead.read(handle).unwrap()),
+        }
+        std::mem::forget(theirs);
+        let seat = SeatId::from_index(dead.seat().unwrap());
+        kill(dead);
+
+        let mut report = ReapReport::default();
+        let (slot, _) = survivor.core.slot(AnyHandle::from(queue.handle())).unwrap();
+        let extent = Spans::of(segment.memory()).extent(slot.index).unwrap();
+        leave_control(&segment, slot, extent, seat, &mut report);
+        let job = queue.pop_owned_with_ack().unwrap().unwrap();
+        assert_eq!((job.handle(), job.deliveries()), (handle, 2));
+        match survivor.write(handle) {
+            Ok(_) => assert!(!writes),
+            Err(error) => assert!(
+                writes && matches!(error, LeaseError::Poisoned { .. }),
+                "{error}"
+            ),
+        }
+        drop(job);
+        let report = reap_by(&survivor);
+        assert_eq!((report.seats, report.jobs), (1, 0));
+        assert_eq!(survivor.verify().unwrap().damage.len(), 0);
+    }
+}
+
 #[test]
 fn a_round_whose_opener_is_dead_poisons_its_array() {
     let segment = Segment::in_process().unwrap();

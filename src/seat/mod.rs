@@ -9,6 +9,8 @@ pub(crate) mod error;
 mod peer;
 mod report;
 
+use core::time::Duration;
+
 use crate::memory::Memory;
 use crate::segment::Segment;
 use crate::sync::Ordering;
@@ -16,6 +18,10 @@ use crate::word::SeatId;
 pub(crate) use error::JoinError;
 pub use peer::Peer;
 pub use report::{ReapReport, TornTile};
+
+/// The longest sleep of a participant that waits for another. It then reaps, so this is the delay
+/// after the death of the holder, or of the participant that would have woken it.
+pub(crate) const REAP_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The walk that takes back everything that a seat holds. `reclaim.rs` implements it, on top of all
 /// that a participant can hold.

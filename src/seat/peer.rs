@@ -91,7 +91,7 @@ impl Peer {
         seat.is_some_and(|seat| is_alive(segment, me, seat, |now| now == self.epoch))
     }
 
-    /// Returns `true` if the participant is dead, and what it held was taken back or cannot be.
+    /// Returns `true` if the participant is dead, and was reaped or cannot be.
     pub(crate) fn is_over(self, segment: &Segment, me: SeatId) -> bool {
         let memory = segment.memory();
         match self.seat_id().and_then(|seat| Peer::of(memory, seat)) {

@@ -81,6 +81,18 @@ impl Touched {
 
 /// The result of [`Segment::huge_pages`](crate::Segment::huge_pages). Its text contains all of it,
 /// and the remedy.
+///
+/// ```
+/// use ndshm::Segment;
+/// use ndshm::segment::HugePages;
+///
+/// let segment = Segment::options().huge_pages(HugePages::Collapse).anonymous()?;
+/// let report = segment.huge_pages();
+/// if !report.is_granted() {
+///     println!("{}", report.remedy().unwrap_or_default());
+/// }
+/// # Ok::<(), ndshm::Error>(())
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct HugePageReport {
@@ -105,11 +117,15 @@ pub struct HugePageReport {
 
 impl HugePageReport {
     /// Returns `true` if this process has touched any memory in huge pages.
+    ///
+    /// [`HugePageReport`] has an example.
     pub fn is_granted(&self) -> bool {
         self.mapped_huge > 0
     }
 
     /// Returns advice for getting huge pages; `None` if there are some already.
+    ///
+    /// [`HugePageReport`] has an example.
     pub fn remedy(&self) -> Option<String> {
         if self.is_granted() {
             return None;

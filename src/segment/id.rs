@@ -83,21 +83,29 @@ pub struct PeerAddress {
 
 impl PeerAddress {
     /// Creates an address from its numbers. Opening it checks them.
+    ///
+    /// [`PeerAddress`] has an example.
     pub const fn new(pid: u32, fd: u32, id: SegmentId) -> PeerAddress {
         PeerAddress { pid, fd, id }
     }
 
     /// Returns the pid, as the process that made the address sees it.
+    ///
+    /// [`PeerAddress`] has an example.
     pub const fn pid(&self) -> u32 {
         self.pid
     }
 
     /// Returns the number of the descriptor in that process.
+    ///
+    /// [`PeerAddress`] has an example.
     pub const fn fd(&self) -> u32 {
         self.fd
     }
 
     /// Returns the segment's id.
+    ///
+    /// [`PeerAddress`] has an example.
     pub const fn id(&self) -> SegmentId {
         self.id
     }

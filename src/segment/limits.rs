@@ -61,6 +61,8 @@ const CGROUPS: &str = "/sys/fs/cgroup";
 impl MemoryLimits {
     /// Reads the limits from `/proc/meminfo` and `/sys/fs/cgroup`.
     ///
+    /// [`MemoryLimits`] has an example.
+    ///
     /// # Errors
     /// The system's error if `/proc/meminfo` cannot be read; [`io::ErrorKind::InvalidData`] if it
     /// lacks a field. A cgroup counts as unlimited if its files cannot be read.
@@ -79,6 +81,8 @@ impl MemoryLimits {
     }
 
     /// Returns the group that leaves the least memory; `None` if no group has a limit.
+    ///
+    /// [`MemoryLimits`] has an example.
     pub fn tightest_group(&self) -> Option<&CgroupLimit> {
         self.groups.iter().min_by_key(|group| group.available)
     }

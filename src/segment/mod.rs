@@ -98,7 +98,7 @@ impl Segment {
     /// ```
     /// # use ndshm::Segment;
     /// let segment = Segment::options().seats(100).anonymous()?;
-    /// assert_eq!(segment.max_seats(), 100);
+    /// assert_eq!(segment.max_seats(), 128);                // a power of two
     /// # Ok::<(), ndshm::Error>(())
     /// ```
     pub fn max_seats(&self) -> u32 {
@@ -154,6 +154,16 @@ impl Segment {
     }
 
     /// Returns `true` if the name stays when the last process leaves.
+    ///
+    /// ```
+    /// # use ndshm::Segment;
+    /// let name = &format!("weather-{}", std::process::id());
+    /// let segment = Segment::create(name)?;
+    /// segment.persist(true);
+    /// assert!(segment.is_persistent());
+    /// # segment.persist(false);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn is_persistent(&self) -> bool {
         self.memory().header()[Header::PERSISTENT].load(Ordering::Relaxed) != 0
     }

@@ -227,6 +227,14 @@ impl SegmentOptions {
     ///
     /// Such a name stays if another user leaves last and the system lets only a file's owner remove
     /// it, as in `/dev/shm`.
+    ///
+    /// ```
+    /// # use ndshm::Segment;
+    /// let name = &format!("weather-{}", std::process::id());
+    /// let segment = Segment::options().owner(1000).open_or_create(name)?; // own, or made by user 1000
+    /// # drop(segment);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn owner(mut self, uid: u32) -> Self {
         self.owner = Some(uid);
         self

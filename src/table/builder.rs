@@ -241,6 +241,8 @@ impl<'t> ArrayBuilder<'t> {
     /// Returns the bytes of the elements, in memory order.
     ///
     /// Several threads may write parts of them, by `split_at_mut` or `chunks_mut`.
+    ///
+    /// [`ArrayBuilder`] has an example.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: the bytes are in the extent, which is mapped while the table lives (`builder`).
         // Bytes of a mapping are initialised. The slot is RESERVED by this participant until the
@@ -259,6 +261,8 @@ impl<'t> ArrayBuilder<'t> {
     /// Makes the array live, and returns its handle. The participant owns it.
     ///
     /// A bool that is neither 0 nor 1 is found by the typed lease that would read it.
+    ///
+    /// [`ArrayBuilder`] has an example.
     ///
     /// # Errors
     /// [`AllocError::Forked`] in a child that was forked meanwhile: the array belongs to the parent.
@@ -358,6 +362,8 @@ impl SuspendedBuilder {
     /// - the value lives, or the segment stays mapped otherwise,
     /// - the process has not forked (the bytes belong to the process that reserved them), and
     /// - no two threads access a byte at once, unless both read it.
+    ///
+    /// [`ArrayBuilder::suspend`] has an example.
     pub fn bytes(&self) -> NonNull<[u8]> {
         self.address.0
     }
@@ -383,16 +389,49 @@ macro_rules! builder_kind {
     ($builder:ty, $name:literal) => {
         impl $builder {
             /// Returns the type of the elements.
+            ///
+            /// ```
+            /// # use ndshm::{HandleTable, Segment};
+            /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+            /// use ndshm::element::{DType, Order, ScalarType};
+            ///
+            /// let array = table.builder(&DType::from(ScalarType::U16), &[3], Order::C)?;
+            /// assert_eq!(array.dtype().size(), 2);
+            /// assert_eq!(array.suspend().dtype().size(), 2);
+            /// # Ok::<(), ndshm::Error>(())
+            /// ```
             pub fn dtype(&self) -> &DType {
                 &self.kind.dtype
             }
 
             /// Returns the length of each axis.
+            ///
+            /// ```
+            /// # use ndshm::{HandleTable, Segment};
+            /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+            /// use ndshm::element::{DType, Order, ScalarType};
+            ///
+            /// let array = table.builder(&DType::from(ScalarType::U16), &[3], Order::C)?;
+            /// assert_eq!(array.shape(), [3]);
+            /// assert_eq!(array.suspend().shape(), [3]);
+            /// # Ok::<(), ndshm::Error>(())
+            /// ```
             pub fn shape(&self) -> &[usize] {
                 &self.kind.shape
             }
 
             /// Returns the order: the first or the last axis is contiguous.
+            ///
+            /// ```
+            /// # use ndshm::{HandleTable, Segment};
+            /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+            /// use ndshm::element::{DType, Order, ScalarType};
+            ///
+            /// let array = table.builder(&DType::from(ScalarType::U16), &[2, 3], Order::F)?;
+            /// assert_eq!(array.order(), Order::F);
+            /// assert_eq!(array.suspend().order(), Order::F);
+            /// # Ok::<(), ndshm::Error>(())
+            /// ```
             pub fn order(&self) -> Order {
                 self.kind.order
             }

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::above::Above;
 use super::alloc::{Allocator, Cleaning};
-use super::bed::OwnEnds;
 use super::cache::{Cache, Filling};
 use super::hints::Hints;
 use super::inbox::Inbox;
@@ -13,6 +12,7 @@ use super::locate::TableView;
 use super::name_cache::NameCache;
 use super::roster;
 use super::slot::{ReleaseOutcome, Slot};
+use super::wait_word::ReleaseCount;
 use crate::handle::AnyHandle;
 use crate::seat::JoinError;
 use crate::seat::{self, ReapReport};
@@ -42,7 +42,7 @@ pub struct Core {
     /// Shared leases that this seat has on a slot beyond the first.
     pub(super) recursive: RefCell<HashMap<SlotIndex, usize>>,
     /// Wakes threads of a shared table that wait for leases of the seat.
-    pub(super) own_ends: OwnEnds,
+    pub(super) own_releases: ReleaseCount,
     /// The number of this participant's pins of each array, at least one.
     pub(super) pins: RefCell<BTreeMap<AnyHandle, usize>>,
     /// Schema index of each record type used here.
@@ -74,7 +74,7 @@ impl Core {
             process: TokenWord::of_this_process(),
             cache: RefCell::new(Cache::new(segment.retain_limits())),
             recursive: RefCell::default(),
-            own_ends: OwnEnds::default(),
+            own_releases: ReleaseCount::default(),
             pins: RefCell::default(),
             schemas: RefCell::default(),
             named: RefCell::default(),

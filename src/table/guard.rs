@@ -356,21 +356,53 @@ impl<'t, T: Element, D: Dimension> Attached<'t, T, D> {
     }
 
     /// Returns the shape as ndarray's pattern: a number for one axis, a tuple for two, ...
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>((2, 3))?;
+    /// let (rows, columns) = table.attach(x)?.dim();
+    /// assert_eq!((rows, columns), (2, 3));
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn dim(&self) -> D::Pattern {
         self.view.dim()
     }
 
     /// Returns a pointer to the first element.
+    ///
+    /// [`HandleTable::attach`](crate::HandleTable::attach) has an example.
     pub fn as_ptr(&self) -> *const T {
         self.view.as_ptr()
     }
 
     /// Returns a pointer to the first element, to write to.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>(3)?;
+    /// let mut place = table.attach(x)?;
+    /// // SAFETY: `x` has three elements, and is known to nobody else.
+    /// unsafe { place.as_mut_ptr().add(2).write(1.5) };
+    /// assert_eq!(table.read(x)?[2], 1.5);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn as_mut_ptr(&mut self) -> *mut T {
         self.view.as_mut_ptr()
     }
 
     /// Returns a view that no lease protects.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.from_elem(3, 2.0)?;
+    /// let place = table.attach(x)?;
+    /// // SAFETY: `x` is known to nobody else.
+    /// assert_eq!(unsafe { place.view_unsynchronized() }.sum(), 6.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Safety
     /// For as long as the view lives:
@@ -387,6 +419,8 @@ impl<'t, T: Element, D: Dimension> Attached<'t, T, D> {
     /// Returns a view of the indices `range` of `axis`; see
     /// [`view_unsynchronized`](Attached::view_unsynchronized).
     ///
+    /// [`slice_mut_unsynchronized`](Attached::slice_mut_unsynchronized) has an example.
+    ///
     /// **Panics** if there is no such axis, or if it is shorter.
     ///
     /// # Safety
@@ -402,6 +436,17 @@ impl<'t, T: Element, D: Dimension> Attached<'t, T, D> {
     }
 
     /// Returns a mutable view that no lease protects. Tiles are built on this contract.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>(3)?;
+    /// let mut place = table.attach(x)?;
+    /// // SAFETY: `x` is known to nobody else.
+    /// unsafe { place.view_mut_unsynchronized() }.fill(1.5);
+    /// assert_eq!(table.read(x)?.sum(), 4.5);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Safety
     /// For as long as the view lives:

@@ -2,8 +2,8 @@
 //!
 //! Such a value releases its leases by a call to which its owner passes the table. If it is dropped
 //! without that, it may be in any thread. Then it does at once what needs no table, and leaves the
-//! rest in the table's inbox. The table's next call to partitions that do not borrow it, or to `reap`,
-//! releases it.
+//! rest in the table's inbox. The table's next call to partitions that do not borrow it, wait for a
+//! lease, or call to `reap` releases it.
 //!
 //! The lock also tells that the table has its seat: a table closes its inbox before it leaves. So
 //! an action under the lock acts for the seat, and not for a later holder of it. After a fork the

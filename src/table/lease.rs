@@ -2,15 +2,15 @@
 
 use ndarray::Dimension;
 
-use super::bed::Bed;
 use super::core::Core;
 use super::locate::Located;
 use super::slot::{Refused, ReleaseOutcome, Shared, Slot};
+use super::wait_word::WaitWord;
 use crate::descriptor::{HalfWritten, PoisonNote, WrongKind};
 use crate::element::{Element, schema};
 use crate::handle::AnyHandle;
 use crate::table::error::{BoxedLeaseError, LeaseError};
-use crate::word::{Purpose, SlotIndex};
+use crate::word::{Purpose, SeatId, SlotIndex};
 
 impl Core {
     pub(crate) fn lease_shared(&self, handle: AnyHandle) -> Result<SharedLease<'_>, LeaseError> {
@@ -79,7 +79,7 @@ impl Core {
 
     /// Notes that this participant may write all of a poisoned array, which it has leased: from
     /// here on torn tiles do not account for the poison.
-    fn note_half_written(&self, slot: Slot<'_>) {
+    pub(super) fn note_half_written(&self, slot: Slot<'_>) {
         let words = self.segment.memory().descriptor(slot.index);
         PoisonNote::now(std::process::id(), HalfWritten::Array).store(words);
     }
@@ -171,12 +171,32 @@ impl Core {
         }
     }
 
+    /// Takes a shared lease for a participant in a round of `opener`, on an array that the round
+    /// reads. The caller then looks if the round still runs.
+    pub(crate) fn lease_in_round(
+        &self,
+        handle: AnyHandle,
+        opener: SeatId,
+    ) -> Result<SharedLease<'_>, LeaseError> {
+        let me = self.enter()?;
+        let (slot, generation) = self.slot(handle).ok_or(LeaseError::Stale { handle })?;
+        let mut taken = slot.lock_shared(generation, me);
+        if let Err((Refused::Busy(_), tail)) = taken {
+            self.hint_if_freed(slot.index, tail);
+            taken = slot.lock_beside(generation, opener, me);
+        }
+        match taken {
+            Ok(shared) => Ok(self.shared_lease(slot, handle, shared)),
+            Err((why, tail)) => Err(self.refuse(handle, why, tail).into()),
+        }
+    }
+
     /// Takes a participant's place in a round, on an array that the round writes.
     pub(crate) fn lease_tiles(
         &self,
         slot: SlotIndex,
         generation: u32,
-        opener: crate::word::SeatId,
+        opener: SeatId,
     ) -> Result<SharedLease<'_>, LeaseError> {
         let me = self.enter()?;
         let handle = self.handle_of(slot, generation);
@@ -235,14 +255,14 @@ impl Core {
         *count -= 1;
         if *count == 0 {
             recursive.remove(&slot);
-            self.own_ends.ended();
+            self.own_releases.count();
         }
         true
     }
 
-    /// Returns the place to sleep until a lease of this seat has ended that its bit does not tell.
-    pub(super) fn bed_for_own_leases(&self) -> Bed {
-        self.own_ends.bed()
+    /// Returns the word on which to sleep until a lease of this seat ends that leaves its bit set.
+    pub(super) fn wait_word_of_own_leases(&self) -> WaitWord {
+        self.own_releases.wait_word()
     }
 
     /// Returns `true` if the seat has more leases on a slot than its bit tells.

@@ -310,6 +310,17 @@ impl Locked {
     }
 
     /// Returns the type of the elements.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// use ndshm::Element;
+    /// use ndshm::untyped::Mode;
+    ///
+    /// let locked = table.lock(table.zeros::<f64, _>(3)?, Mode::Read)?;
+    /// assert_eq!(locked.dtype(), &f64::dtype());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn dtype(&self) -> &DType {
         &self.kind.dtype
     }
@@ -331,6 +342,18 @@ impl Locked {
     }
 
     /// Returns the order: the first or the last axis is contiguous.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// use ndarray::ShapeBuilder;
+    /// use ndshm::element::Order;
+    /// use ndshm::untyped::Mode;
+    ///
+    /// let locked = table.lock(table.zeros::<f64, _>((2, 3).f())?, Mode::Read)?;
+    /// assert_eq!(locked.order(), Order::F);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn order(&self) -> Order {
         self.kind.order
     }

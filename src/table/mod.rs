@@ -4,7 +4,6 @@
 
 pub(crate) mod above;
 pub(crate) mod alloc;
-pub(crate) mod bed;
 pub(crate) mod builder;
 mod cache;
 pub(crate) mod core;
@@ -29,3 +28,4 @@ mod sweep;
 pub(crate) mod trim;
 pub(crate) mod untyped;
 pub(crate) mod wait;
+pub(crate) mod wait_word;

@@ -97,6 +97,25 @@ impl Core {
 ///
 /// The value is data: it may be kept for any time, and passed to other threads. A copy of it in a
 /// forked child belongs to the parent.
+///
+/// ```
+/// use ndshm::element::{Element, Order};
+/// use ndshm::{HandleTable, Segment};
+///
+/// let table = HandleTable::join(&Segment::anonymous()?)?;
+/// let x = table.from_elem((2, 3), 7u8)?;
+/// let mut pin = table.pin_raw(x)?;
+/// table.free(x)?;                                      // its bytes stay in place
+/// assert_eq!((pin.dtype(), pin.order(), pin.shape()), (&u8::dtype(), Order::C, &[2, 3][..]));
+/// assert_eq!((pin.handle(), pin.len(), pin.is_empty()), (x.into(), 6, false));
+/// // SAFETY: nobody writes the array, and the pin is held.
+/// assert_eq!(unsafe { pin.bytes() }, [7; 6]);
+/// // SAFETY: as above; the array has elements.
+/// assert_eq!(unsafe { pin.as_ptr().read() }, 7);
+/// table.unpin(&mut pin)?;
+/// assert!(!pin.is_held());
+/// # Ok::<(), ndshm::Error>(())
+/// ```
 #[must_use = "the array stays pinned until the value is unpinned"]
 pub struct RawPin {
     handle: AnyHandle,
@@ -112,6 +131,8 @@ pub struct RawPin {
 
 impl RawPin {
     /// Returns the array's handle, which may be stale by now.
+    ///
+    /// [`RawPin`] has an example.
     pub fn handle(&self) -> AnyHandle {
         self.handle
     }
@@ -122,42 +143,58 @@ impl RawPin {
     }
 
     /// Returns the address of the first element.
+    ///
+    /// [`RawPin`] has an example.
     pub fn as_ptr(&self) -> NonNull<u8> {
         self.address.0.cast()
     }
 
     /// Returns the number of bytes of the elements.
+    ///
+    /// [`RawPin`] has an example.
     pub fn len(&self) -> usize {
         self.address.0.len()
     }
 
     /// Returns `true` if the array has no elements.
+    ///
+    /// [`RawPin`] has an example.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Returns the type of the elements.
+    ///
+    /// [`RawPin`] has an example.
     pub fn dtype(&self) -> &DType {
         &self.kind.dtype
     }
 
     /// Returns the length of each axis.
+    ///
+    /// [`RawPin`] has an example.
     pub fn shape(&self) -> &[usize] {
         &self.kind.shape
     }
 
     /// Returns the order: the first or the last axis is contiguous.
+    ///
+    /// [`RawPin`] has an example.
     pub fn order(&self) -> Order {
         self.kind.order
     }
 
     /// Returns `true` until the value is unpinned. A copy in a forked child returns what the
     /// parent's returned at the fork.
+    ///
+    /// [`RawPin`] has an example.
     pub fn is_held(&self) -> bool {
         self.held
     }
 
     /// Returns the bytes of the elements, in memory order.
+    ///
+    /// [`RawPin`] has an example.
     ///
     /// # Safety
     /// For as long as the slice lives:
@@ -199,6 +236,8 @@ pub struct Pinned<'t> {
 impl Pinned<'_> {
     /// Returns a view of the elements.
     ///
+    /// [`HandleTable::pin`](crate::HandleTable::pin) has an example.
+    ///
     /// # Errors
     /// [`LeaseError::WrongKind`] if they are not of type `T` with dimension `D`.
     ///
@@ -224,6 +263,17 @@ impl Pinned<'_> {
     }
 
     /// Returns the bytes of the elements, in memory order.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// let x = table.from_elem(3, 7u8)?;
+    /// let pinned = table.pin(x)?;
+    /// table.free(x)?;
+    /// // SAFETY: the program does not write the array any more.
+    /// assert_eq!(unsafe { pinned.bytes() }, [7, 7, 7]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Safety
     /// For as long as the slice lives:

@@ -230,6 +230,59 @@ impl<'m> Slot<'m> {
             .map_err(|refused| (refused, self.undo(shared, me)))
     }
 
+    /// Attempts to acquire a shared lease for `me`, which enters a round of `opener`: a writer that
+    /// waits until the opener has read the array does not turn it away. The caller then looks if the
+    /// round still runs.
+    ///
+    /// The bit of the opener protects the array until the bit of `me` does. Both are in one word of
+    /// the row; otherwise the writer might look at the one before it is set, and at the other after
+    /// it is cleared.
+    pub(crate) fn lock_beside(
+        self,
+        generation: u32,
+        opener: SeatId,
+        me: SeatId,
+    ) -> Result<Shared, (Refused, ReleaseOutcome)> {
+        let admit = |word: SlotWord| match word {
+            _ if !word.is_live(generation) => Err(Refused::Stale),
+            // Another thread of the opener waits. The bit is its mark as well.
+            _ if word.writer() == opener && me != opener => Err(Refused::Busy(opener)),
+            _ if word.is_poisoned() => Err(Refused::Poisoned),
+            _ => Ok(()),
+        };
+        let word = self.word();
+        admit(word).map_err(|refused| (refused, ReleaseOutcome::Unchanged))?;
+        if !self.has_one_word(me, opener) {
+            return Err((Refused::Busy(word.writer()), ReleaseOutcome::Unchanged));
+        }
+        let shared = self.set_bit(me);
+        // As in `lock_shared`.
+        let word = self.newest();
+        // Our bit continues the release sequence of the opener's `clear_bit`. If the opener has ended
+        // the round and has set its bit again, this look acquires the first, and the caller sees the
+        // end.
+        let _ = self.any_reader();
+        let is_covered = match me == opener {
+            true => matches!(shared, Shared::Recursive),
+            false => self.has_bit(opener),
+        };
+        let admitted = admit(word).and(match is_covered {
+            false => Err(Refused::Busy(word.writer())),
+            true => Ok(()),
+        });
+        admitted
+            .map(|()| shared)
+            .map_err(|refused| (refused, self.undo(shared, me)))
+    }
+
+    /// Returns `true` if one word of the row has the bits of both seats.
+    fn has_one_word(self, one: SeatId, other: SeatId) -> bool {
+        match (self.bit(one), self.bit(other)) {
+            (Some((word, _)), Some((other, _))) => core::ptr::eq(word, other),
+            _ => false,
+        }
+    }
+
     /// Sets the bit of a participant in a round of `opener`, on an array that the round writes.
     pub(crate) fn lock_tiles(
         self,
@@ -273,6 +326,24 @@ impl<'m> Slot<'m> {
         self.finish_release()
     }
 
+    /// Attempts LIVE without a writer → LIVE, written by `me`. Returns the word before and after, or
+    /// the current word.
+    #[inline]
+    fn set_writer(
+        self,
+        generation: u32,
+        me: SeatId,
+        purpose: Purpose,
+    ) -> Result<(SlotWord, SlotWord), SlotWord> {
+        // Acquire: pairs with the Release of a reader's validation; the reader's bit is then seen.
+        // On failure it pairs with the Release of the poisoning transition, so the poison note is
+        // seen.
+        self.word
+            .update(Ordering::Acquire, Ordering::Acquire, |word| {
+                word.lock(generation, me, purpose)
+            })
+    }
+
     /// Attempts to acquire the exclusive lease for `me`. Refuses a control array before any change:
     /// a writer, even for a moment, would refuse its readers, and a dead writer would poison it.
     #[inline]
@@ -291,14 +362,7 @@ impl<'m> Slot<'m> {
         {
             return Err((Refused::Busy(reader), ReleaseOutcome::Unchanged));
         }
-        // Acquire: pairs with the Release of a reader's validation; the reader's bit is then seen.
-        // On failure it pairs with the Release of the poisoning transition, so the poison note is
-        // seen.
-        let outcome = self
-            .word
-            .update(Ordering::Acquire, Ordering::Acquire, |word| {
-                word.lock(generation, me, purpose)
-            });
+        let outcome = self.set_writer(generation, me, purpose);
         if let Err(word) = outcome {
             let refused = match admit(word, generation) {
                 Err(refused) => refused,
@@ -350,30 +414,25 @@ impl<'m> Slot<'m> {
     /// poison the array.
     pub(crate) fn announce(self, generation: u32, me: SeatId, purpose: Purpose) -> (Shared, bool) {
         let mark = self.set_bit(me);
-        // Acquire: as in `lock_exclusive`.
-        let announced = self
-            .word
-            .update(Ordering::Acquire, Ordering::Relaxed, |word| {
-                word.lock(generation, me, purpose)
-            });
+        let announced = self.set_writer(generation, me, purpose);
         (mark, announced.is_ok())
     }
 
     /// Sets WAITED. Returns the word on which the caller may [sleep](Slot::sleep), or `None` if it
     /// has no writer, or is not LIVE in `generation`.
     pub(crate) fn wait(self, generation: u32) -> Option<SlotWord> {
-        // Acquire: pairs with the Release of a reader's release check, if that came before: its bit
-        // is then seen to be clear. A later one finds WAITED.
         let waited = self
             .word
-            .update(Ordering::Acquire, Ordering::Relaxed, |word| {
+            .update(Ordering::Relaxed, Ordering::Relaxed, |word| {
                 word.wait(generation)
             });
+        // A reader's release check finds WAITED, or came before. Then its bit is seen to be clear.
+        self.newest();
         waited.ok().map(|(_, word)| word)
     }
 
-    /// Returns `true` if `me` has a shared lease of the array, and may have another one whatever
-    /// writer waits: while the bit is set, nobody writes unless it is in a round.
+    /// Returns `true` if `me` has a shared lease of the array, and may have another one although a
+    /// writer waits: while the bit is set, nobody writes the array unless it is in a round.
     pub(crate) fn reads_already(self, generation: u32, me: SeatId) -> bool {
         let word = self.word();
         self.has_bit(me)

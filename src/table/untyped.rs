@@ -188,6 +188,19 @@ pub(super) struct ArrayKind {
 /// A shared lease of an array as bytes.
 ///
 /// Dropping it releases the lease, as with a [`ReadGuard`](crate::ReadGuard).
+///
+/// ```
+/// use ndshm::element::{Element, Order};
+/// use ndshm::{HandleTable, Segment};
+///
+/// let table = HandleTable::join(&Segment::anonymous()?)?;
+/// let x = table.from_elem((2, 3), 1.5)?;
+/// let lease = table.read_untyped(x)?;
+/// assert_eq!((lease.dtype(), lease.order()), (&f64::dtype(), Order::C));
+/// assert_eq!((lease.shape(), lease.bytes().len()), (&[2, 3][..], 48));
+/// assert_eq!(lease.handle(), x.into());
+/// # Ok::<(), ndshm::Error>(())
+/// ```
 #[must_use = "the lease is given back when the guard is dropped"]
 pub struct UntypedReadGuard<'t> {
     // A pointer, because a reference in a function's argument must stay valid until the function
@@ -234,6 +247,19 @@ impl<'t> UntypedReadGuard<'t> {
 ///
 /// Dropping it releases the lease, as with a [`WriteGuard`](crate::WriteGuard). A drop by a panic
 /// poisons the array.
+///
+/// ```
+/// use ndshm::element::{Element, Order};
+/// use ndshm::{HandleTable, Segment};
+///
+/// let table = HandleTable::join(&Segment::anonymous()?)?;
+/// let x = table.zeros::<u8, _>(4)?;
+/// let mut lease = table.write_untyped(x)?;
+/// assert_eq!((lease.dtype(), lease.order()), (&u8::dtype(), Order::C));
+/// assert_eq!((lease.shape(), lease.handle()), (&[4][..], x.into()));
+/// lease.bytes_mut().copy_from_slice(b"text");
+/// # Ok::<(), ndshm::Error>(())
+/// ```
 #[must_use = "the lease is given back when the guard is dropped"]
 pub struct UntypedWriteGuard<'t> {
     // A pointer, as in `UntypedReadGuard`.
@@ -295,21 +321,29 @@ macro_rules! kind_of_array {
     ($guard:ident) => {
         impl $guard<'_> {
             /// Returns the type of the elements.
+            ///
+            #[doc = concat!("[`", stringify!($guard), "`] has an example.")]
             pub fn dtype(&self) -> &DType {
                 &self.kind.dtype
             }
 
             /// Returns the length of each axis.
+            ///
+            #[doc = concat!("[`", stringify!($guard), "`] has an example.")]
             pub fn shape(&self) -> &[usize] {
                 &self.kind.shape
             }
 
             /// Returns the order: the first or the last axis is contiguous.
+            ///
+            #[doc = concat!("[`", stringify!($guard), "`] has an example.")]
             pub fn order(&self) -> Order {
                 self.kind.order
             }
 
             /// Returns the array's handle.
+            ///
+            #[doc = concat!("[`", stringify!($guard), "`] has an example.")]
             pub fn handle(&self) -> AnyHandle {
                 self.lease.handle
             }

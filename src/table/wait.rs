@@ -6,21 +6,17 @@
 
 use core::time::Duration;
 
-use super::bed::Bed;
 use super::core::Core;
 use super::locked::{Locked, Mode, Stay, Ticket};
 use super::slot::{Refused, Shared, Slot};
+use super::wait_word::WaitWord;
 use crate::handle::AnyHandle;
 use crate::memory::Memory;
-use crate::seat::JoinError;
+use crate::seat::{JoinError, REAP_INTERVAL};
 use crate::sync::spin;
 use crate::sync::time::Instant;
 use crate::table::error::LeaseError;
 use crate::word::{Purpose, SeatId, SlotIndex};
-
-/// The longest sleep between two looks for dead holders: the delay after the death of a holder or
-/// of a waker.
-const LOOK_AROUND: Duration = Duration::from_millis(20);
 
 /// Spin turns that yield the processor, after those that keep it.
 const YIELDS: u32 = 100;
@@ -47,7 +43,7 @@ pub(crate) enum Look<'t> {
     /// The lease holds. For an exclusive lease the second value means nothing.
     Taken(Slot<'t>, Shared),
     /// Sleep, and look again.
-    NotYet(Bed),
+    NotYet(WaitWord),
 }
 
 /// The next step of a waiter after a look.
@@ -81,11 +77,11 @@ impl Waiter {
         if is_over && self.looked.is_some() {
             return Next::TimedOut;
         }
-        if is_over || now - self.looked.unwrap_or(self.start) >= LOOK_AROUND {
+        if is_over || now - self.looked.unwrap_or(self.start) >= REAP_INTERVAL {
             self.looked = Some(now);
             return Next::Reap;
         }
-        Next::Sleep(LOOK_AROUND.min(self.timeout.saturating_sub(waited)))
+        Next::Sleep(REAP_INTERVAL.min(self.timeout.saturating_sub(waited)))
     }
 
     /// Spins for a moment, until the array looks as if it could be had. Sets no flag, so nobody pays
@@ -133,12 +129,12 @@ impl Core {
         let mut waiter = Waiter::new(handle, mode, timeout, false);
         waiter.spin(memory, self.segment.key());
         loop {
-            let bed = match self.look(&mut waiter)? {
+            let word = match self.look(&mut waiter)? {
                 Look::Taken(slot, shared) => return Ok((slot, shared)),
-                Look::NotYet(bed) => bed,
+                Look::NotYet(word) => word,
             };
             match waiter.next() {
-                Next::Sleep(nap) => bed.sleep(memory, nap),
+                Next::Sleep(nap) => word.sleep(memory, nap),
                 Next::Reap => {
                     let reaped = self.reap();
                     self.unless_failed(&mut waiter, reaped)?;
@@ -154,8 +150,12 @@ impl Core {
             Mode::Read => self.look_to_read(waiter),
             Mode::Write | Mode::Recover => self.look_to_write(waiter),
         };
-        if looked.is_err() {
-            self.withdraw(waiter);
+        match &looked {
+            Ok(Look::Taken(slot, _)) if waiter.mode == Mode::Recover => {
+                self.note_half_written(*slot);
+            }
+            Ok(_) => {}
+            Err(_) => self.withdraw(waiter),
         }
         looked
     }
@@ -181,6 +181,8 @@ impl Core {
     fn look_to_read(&self, waiter: &mut Waiter) -> Result<Look<'_>, LeaseError> {
         let handle = waiter.handle;
         let me = self.enter()?;
+        // A lease of a value that was dropped is none of one's own.
+        self.empty_inbox();
         let (slot, generation) = self.slot(handle).ok_or(LeaseError::Stale { handle })?;
         loop {
             if !waiter.is_shared && slot.reads_already(generation, me) {
@@ -199,7 +201,7 @@ impl Core {
             }
             // `None`: the writer has gone since.
             if let Some(seen) = slot.wait(generation) {
-                return Ok(Look::NotYet(Bed::Word(slot.index, seen)));
+                return Ok(Look::NotYet(WaitWord::Slot(slot.index, seen)));
             }
         }
     }
@@ -207,6 +209,8 @@ impl Core {
     fn look_to_write(&self, waiter: &mut Waiter) -> Result<Look<'_>, LeaseError> {
         let handle = waiter.handle;
         let me = self.enter()?;
+        // A lease of a value that was dropped is none of one's own.
+        self.empty_inbox();
         let (slot, generation) = self.slot(handle).ok_or(LeaseError::Stale { handle })?;
         // A seat that the process has left is not acted for.
         waiter.announced = waiter.announced.filter(|(_, stay)| *stay == self.stay());
@@ -226,7 +230,7 @@ impl Core {
                 return Err(self.deadlock(handle));
             }
             if let Some(seen) = slot.wait(generation) {
-                return Ok(Look::NotYet(Bed::Word(slot.index, seen)));
+                return Ok(Look::NotYet(WaitWord::Slot(slot.index, seen)));
             }
             // There is no writer: the array has readers, or had some.
             let (mark, announced) = slot.announce(generation, me, purpose(waiter.mode));
@@ -252,6 +256,7 @@ impl Core {
             let _ = slot.wait(generation);
             found = slot.any_other_reader(me);
         }
+        // After the look: a free that came before the last reader has gone is seen.
         if !slot.word().is_live(generation) {
             return Err(LeaseError::Stale {
                 handle: waiter.handle,
@@ -259,12 +264,12 @@ impl Core {
         }
         if let Some((reader, seen)) = found {
             waiter.holder = reader;
-            return Ok(Look::NotYet(Bed::Row(slot.index, reader, seen)));
+            return Ok(Look::NotYet(WaitWord::Row(slot.index, reader, seen)));
         }
         // A thread of this process may have a lease by the same bit.
         if self.has_recursive(slot.index) {
             waiter.holder = me;
-            return Ok(Look::NotYet(self.bed_for_own_leases()));
+            return Ok(Look::NotYet(self.wait_word_of_own_leases()));
         }
         // Before the first access: from here on a death poisons the array.
         slot.clear_bit(me);
@@ -272,7 +277,7 @@ impl Core {
         Ok(Look::Taken(slot, Shared::First))
     }
 
-    /// Takes back what a waiter has announced. Nothing is left of it.
+    /// Removes the writer and the mark of a waiter, if it has announced them.
     pub(crate) fn withdraw(&self, waiter: &mut Waiter) {
         let Some((slot, stay)) = waiter.announced.take() else {
             return;

@@ -73,6 +73,9 @@ fn words_of_no_transition_are_faults() {
         slot(LIVE | ROUND, 0, 7, 5),
         slot(LIVE, ORPHAN, 7, 5),
         slot(RETIRED, 0, 0, 5),
+        // Nobody is the owner ORPHAN.
+        slot(LIVE, 0, ORPHAN, 5),
+        slot(RETIRED | WAITED | ROUND, ORPHAN, ORPHAN, LAST),
         // No control array is pinned.
         slot(LIVE | PINNED | CONTROL, 0, 7, 5),
         slot(RETIRED | PINNED | CONTROL, 0, 7, 5),

@@ -34,7 +34,7 @@ impl CellWord {
     const SEAT: Field = Field::first(SeatId::BITS);
     const STATE: Field = Self::SEAT.then(3);
     const LAP: Field = Self::STATE.then(49);
-    const LAST_LAP: u64 = Self::LAP.max();
+    pub(crate) const LAST_LAP: u64 = Self::LAP.max();
     /// From this lap on a cell is used up. At 25 ns a job, a queue of one cell gets there in 160
     /// days. The laps beyond are for deaths, which take one lap each.
     pub(crate) const CLAIM_LIMIT: u64 = Self::LAST_LAP - 0xffff;

@@ -213,7 +213,8 @@ impl SlotWord {
                 owner.is_none() && unwritten && unflagged && self.generation() == u32::MAX
             }
         };
-        (!fits).then_some("the fields of the slot contradict each other")
+        // ORPHAN is a writer, and never an owner.
+        (!fits || owner == SeatId::ORPHAN).then_some("the fields of the slot contradict each other")
     }
 
     /// Returns `true` if the slot is LIVE in this generation.
@@ -376,8 +377,8 @@ impl SlotWord {
         })
     }
 
-    /// Attempts to remove the writer `seat`, and WAITED. With `poison`, the bytes may be half-written, and the
-    /// array is poisoned.
+    /// Attempts to remove the writer `seat`, and WAITED. With `poison`, the bytes may be half-written,
+    /// and the array is poisoned.
     #[must_use]
     #[inline]
     pub(crate) fn unlock(self, seat: SeatId, poison: bool) -> Option<Self> {

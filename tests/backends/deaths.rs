@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use ndarray::{ArrayViewMut1, Axis, Ix1};
-use ndshm::error::{LeaseError, PoolError};
+use ndshm::error::{LeaseError, PoolError, RoundError};
 use ndshm::{Handle, HandleTable, OnFailure, Segment, TileContext};
 
 use crate::support::{
@@ -202,7 +202,9 @@ pub fn rows_are_named_when_no_worker_is_left() {
                     }
                 });
                 let torn = tiles.progress().unwrap().torn;
-                match outcome.unwrap_err() {
+                let error = outcome.unwrap_err();
+                let said = error.to_string();
+                match error {
                     PoolError::WorkerDied {
                         tiles: torn_tiles,
                         rows,
@@ -220,6 +222,16 @@ pub fn rows_are_named_when_no_worker_is_left() {
                     matches!(table.read(x), Err(LeaseError::Poisoned { .. })),
                     "{kind:?}, {policy:?}"
                 );
+                // Tiles are left, so the round was given up. The error has the remedy for that, too.
+                let refused = tiles.clear_poison();
+                assert!(
+                    matches!(
+                        &refused,
+                        Err(RoundError::Lease(LeaseError::Poisoned { .. }))
+                    ),
+                    "{kind:?}, {policy:?}: {refused:?}"
+                );
+                assert!(said.contains("or of the table for each array if"), "{said}");
                 table.clear_poison(x).unwrap();
             }
         });

@@ -7,7 +7,9 @@ use ndshm::error::{LeaseError, PoolError, RoundError};
 use ndshm::pool::ReadyTile;
 use ndshm::{HandleTable, OnFailure, Pool, TileContext};
 
-use crate::support::{Child, DEADLINE, Flag, KINDS, Kind, PROCESSES, die, start, table};
+use crate::support::{
+    Child, DEADLINE, Flag, KINDS, Kind, PROCESSES, die, eventually, is_alive, start, table,
+};
 use crate::with_each_pool;
 
 /// The tile whose kernel panics, and the one whose kernel kills its worker.
@@ -156,6 +158,15 @@ pub fn each_of_several_panics_is_reported() {
     }
 }
 
+/// Kills workers and waits until they have ended. Until then they could claim a tile that is sent back.
+fn kill_all(pids: Vec<Option<u32>>) {
+    for pid in pids.into_iter().flatten() {
+        // SAFETY: no precondition; the pid is of a worker that was not waited for.
+        unsafe { libc::kill(pid as i32, libc::SIGKILL) };
+        eventually("the worker has ended", || !is_alive(pid));
+    }
+}
+
 /// Kills workers that hold no tile: nothing is lost, and others take their place.
 pub fn deaths_without_a_tile_cost_nothing() {
     with_each_pool(&PROCESSES, 2, |kind, table, x, tiles, pool| {
@@ -168,10 +179,7 @@ pub fn deaths_without_a_tile_cost_nothing() {
             // All that are ready rest, so no worker has a tile in the end.
             done += running.wait_any(10).unwrap().len();
         }
-        for pid in running.pids().into_iter().flatten() {
-            // SAFETY: no precondition; the pid is of a worker that was not waited for.
-            unsafe { libc::kill(pid as i32, libc::SIGKILL) };
-        }
+        kill_all(running.pids());
         // A resting tile cannot be sent back any more, so this call is over.
         running.finish().unwrap();
         assert_eq!(table.read(x).unwrap().sum(), 100);
@@ -185,10 +193,7 @@ pub fn deaths_without_a_tile_cost_nothing() {
             let ready: Vec<_> = running.wait_any(10).unwrap().ready.collect();
             if ready.len() == 10 && !killed {
                 killed = true;
-                for pid in pids.into_iter().flatten() {
-                    // SAFETY: no precondition; the pid is of a worker that was not waited for.
-                    unsafe { libc::kill(pid as i32, libc::SIGKILL) };
-                }
+                kill_all(pids);
             }
             sent += ready.len();
             ready.into_iter().for_each(ReadyTile::rerun);

@@ -4,6 +4,7 @@ mod barrier;
 mod calls;
 mod deaths;
 mod events;
+mod mended;
 mod running;
 mod spawn;
 #[path = "../support/mod.rs"]
@@ -15,6 +16,8 @@ mod values {
     pub fn values_of_any_type_cross() {}
     pub fn results_of_any_type_come_back() {}
     pub fn results_of_a_dead_worker_are_reported() {}
+    pub fn a_started_call_fails_with_one_worker() {}
+    pub fn panics_of_values_are_failures() {}
 }
 
 use ndarray::{ArrayViewMut1, Axis, Ix1};
@@ -38,6 +41,8 @@ fn main() {
         values::values_of_any_type_cross,
         values::results_of_any_type_come_back,
         values::results_of_a_dead_worker_are_reported,
+        values::a_started_call_fails_with_one_worker,
+        values::panics_of_values_are_failures,
         calls::a_broadcast_runs_once_in_each_worker,
         calls::workers_may_loop_over_a_partition,
         calls::pools_work_in_a_named_segment,
@@ -74,6 +79,12 @@ fn main() {
         events::a_tile_that_a_stranger_tears_is_lost,
         events::a_call_that_is_dropped_keeps_its_poison,
         events::a_panic_is_an_event_in_a_serial_pool,
+        mended::torn_tiles_of_a_skipped_call_belong_to_the_partition,
+        mended::tiles_that_are_repaired_in_a_call_leave_no_poison,
+        mended::a_failed_call_runs_the_tiles_that_were_sent_back,
+        mended::the_remedies_of_errors_work,
+        mended::a_later_policy_leaves_resting_tiles_alone,
+        mended::idle_deaths_are_counted_after_a_lost_tile,
         spawn::spawn_works_beside_threads_and_fork_does_not,
         spawn::kernels_may_use_rayon,
         spawn::fork_is_refused_after_rayon,

@@ -1,10 +1,12 @@
 //! Parameters and results of any type, by serde.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
+use ndarray::ArrayViewMut1;
 use ndshm::error::PoolError;
 use ndshm::object::Value;
-use ndshm::{HandleTable, Observer, OnFailure};
+use ndshm::{HandleTable, Observer, OnFailure, TileContext};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::support::{KINDS, Kind, die};
@@ -131,6 +133,108 @@ pub fn results_of_any_type_come_back() {
         );
         // Results of failed calls are freed too.
         assert_eq!(live(table), before, "{kind:?}");
+    });
+}
+
+/// A value with code that panics: when 1 is written, and when 2 is read.
+#[derive(Debug)]
+struct Panics(u32);
+
+impl Serialize for Panics {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        if self.0 == 1 {
+            std::panic::resume_unwind(Box::new("cannot be written".to_owned()));
+        }
+        self.0.serialize(to)
+    }
+}
+
+impl<'d> Deserialize<'d> for Panics {
+    fn deserialize<D: Deserializer<'d>>(from: D) -> Result<Self, D::Error> {
+        let number = u32::deserialize(from)?;
+        if number == 2 {
+            std::panic::resume_unwind(Box::new("cannot be read".to_owned()));
+        }
+        Ok(Panics(number))
+    }
+}
+
+/// Panics in the code of parameters and results. No worker dies of it.
+pub fn panics_of_values_are_failures() {
+    with_each_pool(&KINDS, 2, |kind, table, x, tiles, pool| {
+        for policy in [OnFailure::Fail, OnFailure::Skip] {
+            pool.set_on_failure(policy);
+            let refused = pool.map_collect(tiles, &(), |mut x, (), tile| {
+                x += 1;
+                Value(Panics(u32::from(tile.index() == 3)))
+            });
+            match refused {
+                Err(PoolError::KernelPanicked { tile, message, .. }) => {
+                    assert_eq!((tile, &*message), (3, "cannot be written"), "{kind:?}");
+                }
+                other => panic!("{kind:?}: {other:?}"),
+            }
+            assert_eq!(tiles.recover(|_, mut x| x.fill(0)).unwrap(), 1);
+            let refused = pool.for_each(tiles, &Value(Panics(2)), |_, _, _| ());
+            match refused {
+                Err(PoolError::WorkerFailed { message, .. }) => {
+                    assert!(message.contains("cannot be read"), "{kind:?}: {message}");
+                }
+                other => panic!("{kind:?}: {other:?}"),
+            }
+            let refused = pool.run(&(), |_, ()| Ok(Value(Panics(1))));
+            match refused {
+                Err(PoolError::WorkerFailed { message, .. }) => {
+                    assert!(message.contains("cannot be written"), "{kind:?}: {message}");
+                }
+                other => panic!("{kind:?}: {other:?}"),
+            }
+        }
+        assert_eq!(pool.deaths(), 0, "{kind:?}");
+        pool.for_each(tiles, &(), |mut x, (), _| x.fill(1)).unwrap();
+        assert_eq!(table.read(x).unwrap().sum(), 100);
+    });
+}
+
+/// A value that its first reader in this process cannot read.
+#[derive(Serialize)]
+struct RefusedOnce(());
+
+impl<'d> Deserialize<'d> for RefusedOnce {
+    fn deserialize<D: Deserializer<'d>>(from: D) -> Result<Self, D::Error> {
+        static WAS_READ: OnceLock<()> = OnceLock::new();
+        <()>::deserialize(from)?;
+        match WAS_READ.set(()) {
+            Ok(()) => Err(serde::de::Error::custom("not this time")),
+            Err(()) => Ok(RefusedOnce(())),
+        }
+    }
+}
+
+/// One worker cannot read the parameters, and the other one runs all tiles.
+pub fn a_started_call_fails_with_one_worker() {
+    with_each_pool(&[Kind::Threads], 2, |kind, _, _, tiles, pool| {
+        let kernel = |mut x: ArrayViewMut1<u32>, _: &Value<RefusedOnce>, _: &TileContext<'_>| {
+            x += 1;
+        };
+        let mut running = pool.start(tiles, &Value(RefusedOnce(())), kernel).unwrap();
+        let error = loop {
+            match running.wait_any(1) {
+                Ok(arrived) => {
+                    assert!(
+                        !arrived.is_empty(),
+                        "{kind:?}: the call is over, without an error"
+                    );
+                    arrived.ready.for_each(|ready| ready.rerun());
+                }
+                Err(error) => break error,
+            }
+        };
+        assert!(
+            matches!(&error, PoolError::WorkerFailed { message, .. } if message.contains("not this time")),
+            "{kind:?}: {error}"
+        );
+        running.finish().unwrap();
     });
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use ndarray::{Axis, Ix1, Ix2, IxDyn};
 use ndshm::bytemuck::Zeroable;
 use ndshm::error::{AllocError, LeaseError};
+use ndshm::queue::OwnedArray;
 use ndshm::{
     AnyHandle, BundleHandle, Element, Handle, HandleTable, Observer, Partition, PartitionHandle,
     QueueHandle, Read, Segment, SegmentOptions, Write,
@@ -25,12 +26,13 @@ const KEY: u64 = 0x5eed_5eed_5eed_5eed;
 
 type Parts = (Write<f64, Ix2>, Read<u8, Ix1>);
 type Tiles = PartitionHandle<Parts>;
+type Batch = OwnedArray<u32, Ix1>;
 
 /// The number of calls, by call and outcome.
 pub type Tally = BTreeMap<(&'static str, &'static str), u64>;
 
-/// A segment with arrays of all kinds, a partition in a round, and a queue. Two living participants
-/// and a dead one hold leases.
+/// A segment with arrays of all kinds, a partition in a round, and two queues. Two living participants
+/// and a dead one hold leases, and jobs that they have not acknowledged.
 pub struct World {
     segment: Segment,
     file: File,
@@ -43,6 +45,7 @@ pub struct World {
     handles: Vec<AnyHandle>,
     tiles: Tiles,
     queue: QueueHandle<u64>,
+    batches: QueueHandle<Batch>,
     bundle: BundleHandle,
     pub tally: Tally,
 }
@@ -74,7 +77,15 @@ impl World {
         for job in 0..5 {
             queue.push(job).unwrap();
         }
+        let batches = table.queue::<Batch>(4).unwrap();
+        for value in 0..3 {
+            let batch = table.owned(table.from_elem(16, value).unwrap());
+            batches.push_owned(batch).unwrap();
+        }
+        std::mem::forget(queue.pop_with_ack().unwrap());
+        std::mem::forget(batches.pop_owned_with_ack().unwrap());
         let (tiles_name, queue_name) = (tiles.handle(), queue.handle());
+        let batches_name = batches.handle();
         let round = tiles.begin().unwrap();
         let mut part = tiles.enter().unwrap().unwrap();
         let tile = part.claim().unwrap().unwrap();
@@ -91,12 +102,18 @@ impl World {
             std::mem::forget(part.claim().unwrap());
             std::mem::forget(part);
             std::mem::forget(tiles);
+            let queue = table.open_queue(queue_name).unwrap();
+            std::mem::forget(queue.pop_with_ack().unwrap());
+            std::mem::forget(queue);
+            let batches = table.open_queue(batches_name).unwrap();
+            std::mem::forget(batches.pop_owned_with_ack().unwrap());
+            std::mem::forget(batches);
             std::mem::forget(table);
         });
         // These leases stay: their seats are held as long as this process lives.
         std::mem::forget((tile, guard));
         std::mem::forget(part);
-        std::mem::forget((round, queue));
+        std::mem::forget((round, queue, batches));
         std::mem::forget(tiles);
         std::mem::forget(table);
         std::mem::forget(other);
@@ -110,6 +127,7 @@ impl World {
             handles,
             tiles: tiles_name,
             queue: queue_name,
+            batches: batches_name,
             bundle,
             tally: Tally::new(),
         };
@@ -302,6 +320,7 @@ impl World {
         if style & 4 != 0 {
             self.partitions(table);
             self.queues(table);
+            self.batches(table);
         }
         if style & 8 != 0 {
             let reaped = table.reap();
@@ -348,8 +367,40 @@ impl World {
         for job in 0..10 {
             let _ = queue.push(job);
         }
-        for _ in 0..20 {
-            let _ = queue.pop();
+        for turn in 0..20 {
+            match turn % 4 {
+                0 => drop(queue.pop()),
+                1 => drop(queue.pop_with_ack()),
+                2 => drop(queue.pop_with_ack().map(|job| job.map(|job| job.ack()))),
+                _ => drop(queue.pop_with_ack().map(std::mem::forget)),
+            }
+        }
+        std::hint::black_box((queue.len(), queue.is_drained()));
+    }
+
+    fn batches(&mut self, table: &HandleTable) {
+        let Ok(queue) = table.open_queue(self.batches) else {
+            return self.count("batches", "refused");
+        };
+        self.count("batches", "opened");
+        for value in 0..3 {
+            if let Ok(batch) = table.from_elem(16, value) {
+                let _ = queue.push_owned(table.owned(batch));
+            }
+        }
+        for turn in 0..8 {
+            let Ok(Some(batch)) = queue.pop_owned_with_ack() else {
+                break;
+            };
+            let outcome = match turn % 3 {
+                0 => batch.give_back().is_ok(),
+                1 => batch.ack().is_ok(),
+                _ => {
+                    std::mem::forget(batch);
+                    true
+                }
+            };
+            self.count("batches", if outcome { "done" } else { "refused" });
         }
     }
 

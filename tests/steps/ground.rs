@@ -7,7 +7,7 @@ use std::time::Duration;
 use ndarray::{Axis, Ix1};
 use ndshm::error::LeaseError;
 use ndshm::inspect::{ReapReport, Verification};
-use ndshm::{Handle, HandleTable, Segment, SegmentOptions};
+use ndshm::{Handle, HandleTable, Observer, Segment, SegmentOptions};
 
 use crate::run::Run;
 use crate::support::DEADLINE;
@@ -132,15 +132,20 @@ fn look(table: &HandleTable, array: Vector) -> Looks {
         }
         // A round that its opener has given up but not yet left.
         Err(LeaseError::Busy { pid: 0, .. }) => Looks::GivenUp,
-        // A waiting writer has its own reader bit.
+        // A waiting writer has its own reader bit, and so has a participant in a round.
         Err(LeaseError::Busy { pid, .. }) => match table.info(array).unwrap().readers {
-            readers if readers.contains(&pid) => Looks::Waiting,
+            readers if readers.contains(&pid) && !has_partitions(table) => Looks::Waiting,
             _ => Looks::Busy,
         },
         Err(LeaseError::Poisoned { .. }) => Looks::Poisoned,
         Err(LeaseError::Stale { .. }) => Looks::Gone,
         Err(error) => panic!("{error}"),
     }
+}
+
+fn has_partitions(table: &HandleTable) -> bool {
+    let file = table.segment().inheritable_fd().unwrap();
+    !Observer::from_fd(file).unwrap().rounds().is_empty()
 }
 
 /// Returns the counts of a segment check. Asserts that there is no damage.

@@ -71,7 +71,7 @@ def killed(work: Work, seed: int) -> None:
 
 
 def survivor(work: Work) -> Outcome:
-    """Do the work once in another process, which has so much time. Its word is what `work` returned."""
+    """Do the work once in another process, within the deadline. `said` is what `work` returned."""
 
     def run(writer: int) -> None:
         os.write(writer, (work() or "goes on").encode())
@@ -97,7 +97,7 @@ def bytes_of(prefix: str) -> int:
     return sum(file.stat().st_size for file in Path("/dev/shm").glob(f"{prefix}*"))
 
 
-# What has a lock
+# Peers with a lock
 
 
 def manager_create(_: Plan, seed: int) -> Outcome:
@@ -129,7 +129,7 @@ def manager_write(_: Plan, seed: int) -> Outcome:
     return survivor(work)
 
 
-# What has names
+# Peers with names
 
 
 def named(make: Callable[[str], None]) -> Callable[[Plan, int], Outcome]:

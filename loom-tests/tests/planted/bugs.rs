@@ -364,13 +364,6 @@ pub const BUGS: &[Bug] = &[
         model: ("pool", "a_barrier_of_two"),
     },
     Bug {
-        name: "a failed tile is torn before its failure is noted",
-        file: "src/pool/kernel.rs",
-        at: "«fail(index, &message);\n                tile.tear();»",
-        instead: "tile.tear(); fail(index, &message);",
-        model: ("pool", "a_failed_tile_is_repaired_and_run_again"),
-    },
-    Bug {
         name: "the end of a round leaves the poison of repaired tiles",
         file: "src/partition/round.rs",
         at: "} else if «self.mended.get()» {",
@@ -380,14 +373,14 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "a call ends with the failures of its last wait",
         file: "src/pool/running.rs",
-        at: "«self.news.clear()»;\n        self.wait_until(self.resting.len(), Until::Done)?;",
+        at: "«self.handed_out.clear()»;\n        self.wait_until(self.resting.len(), Until::Done)?;",
         instead: "",
         model: ("pool", "a_failed_tile_is_repaired_and_run_again"),
     },
     Bug {
         name: "the failure of a tile that is run again is not taken",
         file: "src/pool/supervise.rs",
-        at: "«self.take_failures(call, round, notes)»;",
+        at: "«self.take_failures(call, round, started)»;",
         instead: "",
         model: ("pool", "a_tile_that_fails_is_run_again"),
     },
@@ -633,7 +626,7 @@ pub const BUGS: &[Bug] = &[
         model: ("torn", "a_round_given_up_is_not_put_down_to_tiles"),
     },
     Bug {
-        name: "poison is put down to torn tiles whoever left it",
+        name: "poison that others have left is put down to torn tiles",
         file: "src/partition/torn.rs",
         at: "match «note.torn_in.is_some() && note.torn_in == control.slot()» {",
         instead: "true",
@@ -656,8 +649,8 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "torn tiles are repaired under shared leases",
         file: "src/table/slot.rs",
-        at: "let outcome = «self\n            .word\n            .update(Ordering::Acquire, Ordering::Acquire, |word| {\n                word.lock(generation, me, purpose)\n            })»;",
-        instead: "if purpose == Purpose::Mend { Ok((self.word(), self.word())) } else { self.word.update(Ordering::Acquire, Ordering::Acquire, |word| word.lock(generation, me, purpose)) }",
+        at: "let outcome = «self.set_writer(generation, me, purpose)»;",
+        instead: "if purpose == Purpose::Mend { Ok((self.word(), self.word())) } else { self.set_writer(generation, me, purpose) }",
         model: ("torn", "two_repairs_exclude_each_other"),
     },
     Bug {
@@ -682,24 +675,10 @@ pub const BUGS: &[Bug] = &[
         model: ("patience", "a_writer_waits_for_a_reader"),
     },
     Bug {
-        name: "a free wakes no reader",
-        file: "src/table/slot.rs",
-        at: "if «retired.is_waited()» {",
-        instead: "false",
-        model: ("patience", "a_free_wakes_a_reader"),
-    },
-    Bug {
-        name: "a writer looks at the readers before it sets the flag",
-        file: "src/table/wait.rs",
-        at: "let _ = slot.wait(generation);\n            found = «slot.any_other_reader(me)»;",
-        instead: "found",
-        model: ("patience", "a_writer_waits_for_a_reader"),
-    },
-    Bug {
         name: "a writer that waits sets no flag",
         file: "src/table/wait.rs",
         at: "let _ = «slot.wait(generation)»;\n            found",
-        instead: "None::<()>",
+        instead: "None",
         model: ("patience", "a_writer_waits_for_the_last_of_two_readers"),
     },
     Bug {
@@ -707,12 +686,25 @@ pub const BUGS: &[Bug] = &[
         file: "src/table/slot.rs",
         at: "let word = self.word();\n        «self.has_bit(me)»\n",
         instead: "{ let _ = me; true }",
-        model: ("patience", "a_waiting_writer_turns_new_readers_away"),
+        model: (
+            "patience",
+            "a_waiting_reader_comes_after_the_writer_that_turned_it_away",
+        ),
+    },
+    Bug {
+        name: "a waiting writer turns the participants of a round away",
+        file: "src/table/lease.rs",
+        at: "taken = «slot.lock_beside(generation, opener, me)»;",
+        instead: "slot.lock_shared(generation, me)",
+        model: (
+            "patience",
+            "a_participant_enters_a_round_beside_a_waiting_writer",
+        ),
     },
     Bug {
         name: "a waiting writer sets no mark",
         file: "src/table/slot.rs",
-        at: "let mark = «self.set_bit(me)»;\n        // Acquire: as in",
+        at: "let mark = «self.set_bit(me)»;\n        let announced",
         instead: "Shared::First",
         model: ("patience", "death_of_a_waiting_writer_poisons_nothing"),
     },
@@ -747,7 +739,7 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "the end of a lease of the seat wakes no thread",
         file: "src/table/lease.rs",
-        at: "«self.own_ends.ended()»;",
+        at: "«self.own_releases.count()»;",
         instead: "()",
         model: ("patience", "a_thread_waits_for_a_lease_of_its_own_seat"),
     },
@@ -768,7 +760,7 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "a delivery is not counted",
         file: "src/queue/bound.rs",
-        at: "«word.store(DeliveryWord::new(lap, count), Ordering::Relaxed)»;",
+        at: "«word.store(counted, Ordering::Relaxed)»;",
         instead: "()",
         model: ("queue", "acks::death_before_the_acknowledgement"),
     },

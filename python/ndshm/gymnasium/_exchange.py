@@ -53,8 +53,7 @@ class Exchange:
         self.batch = Batch(layout, self.count, observations)
         # Letters to the environments that have an array of their own.
         self._letters: dict[int, Large] = {}
-        # Letters of environments that were read, or the reason for which that was not possible. The
-        # environments were not taken yet.
+        # Letters that were read before their environments are taken, or the errors of reading them.
         self._read: dict[int, tuple[Any, Exception | None]] = {}
 
     # ---- orders ---------------------------------------------------------------------------------

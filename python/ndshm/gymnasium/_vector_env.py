@@ -190,8 +190,8 @@ class VectorEnv(Life):
         it returns environments that were reset, with rewards of 0. After a timeout it can be called
         again.
 
-        An environment that has raised an exception is received by that, and so is one with infos
-        that cannot be unpickled here. The others are then received by the next call.
+        Raise the exception of an environment that has raised one, and receive that environment alone.
+        The same holds for infos that cannot be unpickled here. The next call receives the others.
         """
         self._check_open()
         if self._waiting not in ("recv", "reset") or not self._crew.busy:

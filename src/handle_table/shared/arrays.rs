@@ -133,92 +133,6 @@ impl SharedTable {
         })
     }
 
-    /// Creates an array of zeros of an element type that is a value. See
-    /// [`HandleTable::zeros_untyped`](crate::HandleTable::zeros_untyped).
-    ///
-    /// ```
-    /// # use ndshm::{Segment, SharedTable};
-    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
-    /// use ndshm::element::{DType, Order, ScalarType};
-    ///
-    /// let x = table.zeros_untyped(&DType::Scalar(ScalarType::F64), &[10, 3], Order::C)?;
-    /// assert_eq!(table.info(x)?.shape, [10, 3]);
-    /// # Ok::<(), ndshm::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`AllocError`], with the numbers and the remedy.
-    pub fn zeros_untyped(
-        &self,
-        dtype: &DType,
-        shape: &[usize],
-        order: Order,
-    ) -> Result<AnyHandle, AllocError> {
-        let mut array = self.builder(dtype, shape, order)?;
-        array.zero();
-        array.publish()
-    }
-
-    /// Creates an array of unspecified contents, of an element type that is a value. An array of
-    /// bools holds zeros.
-    ///
-    /// ```
-    /// # use ndshm::{Segment, SharedTable};
-    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
-    /// use ndshm::element::{DType, Order, ScalarType};
-    ///
-    /// let x = table.uninit_untyped(&DType::Scalar(ScalarType::U8), &[16], Order::C)?;
-    /// table.write_untyped(x)?.bytes_mut().fill(7);         // before the first read
-    /// assert_eq!(table.read_untyped(x)?.bytes(), [7; 16]);
-    /// # Ok::<(), ndshm::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// As [`zeros_untyped`](SharedTable::zeros_untyped).
-    pub fn uninit_untyped(
-        &self,
-        dtype: &DType,
-        shape: &[usize],
-        order: Order,
-    ) -> Result<AnyHandle, AllocError> {
-        let mut array = self.builder(dtype, shape, order)?;
-        if *dtype == DType::Scalar(ScalarType::Bool) {
-            array.zero();
-        }
-        array.publish()
-    }
-
-    /// Creates an array with these bytes, of an element type that is a value. See
-    /// [`HandleTable::from_bytes`](crate::HandleTable::from_bytes).
-    ///
-    /// ```
-    /// # use ndshm::{Segment, SharedTable};
-    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
-    /// use ndshm::element::{DType, Order, ScalarType};
-    ///
-    /// let u8s = DType::Scalar(ScalarType::U8);
-    /// let x = table.from_bytes(&u8s, &[2, 2], Order::C, &[1, 2, 3, 4])?;
-    /// assert_eq!(table.read_untyped(x)?.bytes(), [1, 2, 3, 4]);
-    /// assert!(table.from_bytes(&u8s, &[2, 2], Order::C, &[1, 2, 3]).is_err());
-    /// # Ok::<(), ndshm::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`AllocError::WrongLength`] if the shape needs another number of bytes. Otherwise as
-    /// [`zeros_untyped`](SharedTable::zeros_untyped).
-    pub fn from_bytes(
-        &self,
-        dtype: &DType,
-        shape: &[usize],
-        order: Order,
-        bytes: &[u8],
-    ) -> Result<AnyHandle, AllocError> {
-        check_length(dtype, shape, bytes)?;
-        let mut array = self.builder(dtype, shape, order)?;
-        copy_bytes(array.bytes_mut(), bytes);
-        array.publish()
-    }
-
     /// Frees an array. Its handle is stale at once, in every process. See
     /// [`HandleTable::free`](crate::HandleTable::free).
     ///
@@ -310,6 +224,92 @@ impl SharedTable {
     /// ```
     pub fn arrays(&self) -> impl Iterator<Item = ArrayInfo> + '_ {
         live_arrays(self.segment())
+    }
+
+    /// Creates an array of zeros of an element type that is a value. See
+    /// [`HandleTable::zeros_untyped`](crate::HandleTable::zeros_untyped).
+    ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// use ndshm::element::{DType, Order, ScalarType};
+    ///
+    /// let x = table.zeros_untyped(&DType::Scalar(ScalarType::F64), &[10, 3], Order::C)?;
+    /// assert_eq!(table.info(x)?.shape, [10, 3]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`AllocError`], with the numbers and the remedy.
+    pub fn zeros_untyped(
+        &self,
+        dtype: &DType,
+        shape: &[usize],
+        order: Order,
+    ) -> Result<AnyHandle, AllocError> {
+        let mut array = self.builder(dtype, shape, order)?;
+        array.zero();
+        array.publish()
+    }
+
+    /// Creates an array of unspecified contents, of an element type that is a value. An array of
+    /// bools holds zeros.
+    ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// use ndshm::element::{DType, Order, ScalarType};
+    ///
+    /// let x = table.uninit_untyped(&DType::Scalar(ScalarType::U8), &[16], Order::C)?;
+    /// table.write_untyped(x)?.bytes_mut().fill(7);         // before the first read
+    /// assert_eq!(table.read_untyped(x)?.bytes(), [7; 16]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`zeros_untyped`](SharedTable::zeros_untyped).
+    pub fn uninit_untyped(
+        &self,
+        dtype: &DType,
+        shape: &[usize],
+        order: Order,
+    ) -> Result<AnyHandle, AllocError> {
+        let mut array = self.builder(dtype, shape, order)?;
+        if *dtype == DType::Scalar(ScalarType::Bool) {
+            array.zero();
+        }
+        array.publish()
+    }
+
+    /// Creates an array with these bytes, of an element type that is a value. See
+    /// [`HandleTable::from_bytes`](crate::HandleTable::from_bytes).
+    ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// use ndshm::element::{DType, Order, ScalarType};
+    ///
+    /// let u8s = DType::Scalar(ScalarType::U8);
+    /// let x = table.from_bytes(&u8s, &[2, 2], Order::C, &[1, 2, 3, 4])?;
+    /// assert_eq!(table.read_untyped(x)?.bytes(), [1, 2, 3, 4]);
+    /// assert!(table.from_bytes(&u8s, &[2, 2], Order::C, &[1, 2, 3]).is_err());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`AllocError::WrongLength`] if the shape needs another number of bytes. Otherwise as
+    /// [`zeros_untyped`](SharedTable::zeros_untyped).
+    pub fn from_bytes(
+        &self,
+        dtype: &DType,
+        shape: &[usize],
+        order: Order,
+        bytes: &[u8],
+    ) -> Result<AnyHandle, AllocError> {
+        check_length(dtype, shape, bytes)?;
+        let mut array = self.builder(dtype, shape, order)?;
+        copy_bytes(array.bytes_mut(), bytes);
+        array.publish()
     }
 
     /// Creates an array that `fill` writes without the lock.

@@ -100,6 +100,8 @@ impl SharedBuilder {
     /// Returns the bytes of the elements, in memory order.
     ///
     /// Several threads may write parts of them, by `split_at_mut` or `chunks_mut`.
+    ///
+    /// [`SharedBuilder`] has an example.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         let Some(array) = &self.array else {
             return &mut [];
@@ -144,6 +146,8 @@ impl SharedBuilder {
     }
 
     /// Makes the array live, and returns its handle. The participant owns it.
+    ///
+    /// [`SharedBuilder`] has an example.
     ///
     /// # Errors
     /// [`AllocError::Forked`] in a child that was forked meanwhile: the array belongs to the parent.

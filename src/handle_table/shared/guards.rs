@@ -289,6 +289,19 @@ impl Drop for HeldBytes {
 /// A shared lease of an array as bytes: an
 /// [`UntypedReadGuard`](crate::untyped::UntypedReadGuard) that shares the table, and may be sent to
 /// other threads.
+///
+/// ```
+/// use ndshm::element::{Element, Order};
+/// use ndshm::{Segment, SharedTable};
+///
+/// let table = SharedTable::of(&Segment::anonymous()?)?;
+/// let x = table.from_elem((2, 3), 1.5)?;
+/// let lease = table.read_untyped(x)?;
+/// assert_eq!((lease.dtype(), lease.order()), (&f64::dtype(), Order::C));
+/// assert_eq!((lease.shape(), lease.bytes().len()), (&[2, 3][..], 48));
+/// assert_eq!(lease.handle(), x.into());
+/// # Ok::<(), ndshm::Error>(())
+/// ```
 #[must_use = "the lease is given back when the guard is dropped"]
 pub struct SharedUntypedReadGuard(HeldBytes);
 
@@ -318,6 +331,19 @@ impl SharedUntypedReadGuard {
 /// An exclusive lease of an array as bytes: an
 /// [`UntypedWriteGuard`](crate::untyped::UntypedWriteGuard) that shares the table, and may be sent
 /// to other threads. A drop by a panic poisons the array.
+///
+/// ```
+/// use ndshm::element::{Element, Order};
+/// use ndshm::{Segment, SharedTable};
+///
+/// let table = SharedTable::of(&Segment::anonymous()?)?;
+/// let x = table.zeros::<u8, _>(4)?;
+/// let mut lease = table.write_untyped(x)?;
+/// assert_eq!((lease.dtype(), lease.order()), (&u8::dtype(), Order::C));
+/// assert_eq!((lease.shape(), lease.handle()), (&[4][..], x.into()));
+/// lease.bytes_mut().copy_from_slice(b"text");
+/// # Ok::<(), ndshm::Error>(())
+/// ```
 #[must_use = "the lease is given back when the guard is dropped"]
 pub struct SharedUntypedWriteGuard(HeldBytes);
 
@@ -363,21 +389,29 @@ macro_rules! kind_of_array {
     ($guard:ident) => {
         impl $guard {
             /// Returns the type of the elements.
+            ///
+            #[doc = concat!("[`", stringify!($guard), "`] has an example.")]
             pub fn dtype(&self) -> &DType {
                 self.0.locked.dtype()
             }
 
             /// Returns the length of each axis.
+            ///
+            #[doc = concat!("[`", stringify!($guard), "`] has an example.")]
             pub fn shape(&self) -> &[usize] {
                 self.0.locked.shape()
             }
 
             /// Returns the order: the first or the last axis is contiguous.
+            ///
+            #[doc = concat!("[`", stringify!($guard), "`] has an example.")]
             pub fn order(&self) -> Order {
                 self.0.locked.order()
             }
 
             /// Returns the array's handle.
+            ///
+            #[doc = concat!("[`", stringify!($guard), "`] has an example.")]
             pub fn handle(&self) -> AnyHandle {
                 self.0.locked.handle()
             }

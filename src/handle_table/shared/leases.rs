@@ -75,51 +75,6 @@ impl SharedTable {
         Ok(SharedWriteGuard::new(held, located))
     }
 
-    /// Leases an array for reading, with any element type. See
-    /// [`HandleTable::read_untyped`](crate::HandleTable::read_untyped).
-    ///
-    /// ```
-    /// # use ndshm::{Segment, SharedTable};
-    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
-    /// let x = table.from_elem(3, 1_u8)?;
-    /// let guard = table.read_untyped(x)?;
-    /// assert_eq!(std::thread::spawn(move || guard.bytes().len()).join().unwrap(), 3);
-    /// # Ok::<(), ndshm::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// As [`read`](SharedTable::read), but for `InvalidElement`.
-    pub fn read_untyped(
-        &self,
-        handle: impl Into<AnyHandle>,
-    ) -> Result<SharedUntypedReadGuard, LeaseError> {
-        let locked = self.lock(handle, Mode::Read)?;
-        Ok(SharedUntypedReadGuard::new(self, locked))
-    }
-
-    /// Leases an array for writing, with any element type. See
-    /// [`HandleTable::write_untyped`](crate::HandleTable::write_untyped).
-    ///
-    /// ```
-    /// # use ndshm::{Segment, SharedTable};
-    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
-    /// let x = table.zeros::<u8, _>(3)?;
-    /// let mut guard = table.write_untyped(x)?;
-    /// std::thread::spawn(move || guard.bytes_mut()[0] = 1).join().unwrap();
-    /// assert_eq!(table.read(x)?[0], 1);
-    /// # Ok::<(), ndshm::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// As [`write`](SharedTable::write), but for `InvalidElement`.
-    pub fn write_untyped(
-        &self,
-        handle: impl Into<AnyHandle>,
-    ) -> Result<SharedUntypedWriteGuard, LeaseError> {
-        let locked = self.lock(handle, Mode::Write)?;
-        Ok(SharedUntypedWriteGuard::new(self, locked))
-    }
-
     /// Leases a poisoned array, passes it to `look`, which makes the contents good, and clears the
     /// poison. See [`HandleTable::recover`](crate::HandleTable::recover).
     ///
@@ -177,6 +132,51 @@ impl SharedTable {
     pub fn clear_poison(&self, handle: impl Into<AnyHandle>) -> Result<(), LeaseError> {
         let handle = handle.into();
         self.with(|core| core.clear_poison(handle))?
+    }
+
+    /// Leases an array for reading, with any element type. See
+    /// [`HandleTable::read_untyped`](crate::HandleTable::read_untyped).
+    ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// let x = table.from_elem(3, 1_u8)?;
+    /// let guard = table.read_untyped(x)?;
+    /// assert_eq!(std::thread::spawn(move || guard.bytes().len()).join().unwrap(), 3);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`read`](SharedTable::read), but for `InvalidElement`.
+    pub fn read_untyped(
+        &self,
+        handle: impl Into<AnyHandle>,
+    ) -> Result<SharedUntypedReadGuard, LeaseError> {
+        let locked = self.lock(handle, Mode::Read)?;
+        Ok(SharedUntypedReadGuard::new(self, locked))
+    }
+
+    /// Leases an array for writing, with any element type. See
+    /// [`HandleTable::write_untyped`](crate::HandleTable::write_untyped).
+    ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<u8, _>(3)?;
+    /// let mut guard = table.write_untyped(x)?;
+    /// std::thread::spawn(move || guard.bytes_mut()[0] = 1).join().unwrap();
+    /// assert_eq!(table.read(x)?[0], 1);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`write`](SharedTable::write), but for `InvalidElement`.
+    pub fn write_untyped(
+        &self,
+        handle: impl Into<AnyHandle>,
+    ) -> Result<SharedUntypedWriteGuard, LeaseError> {
+        let locked = self.lock(handle, Mode::Write)?;
+        Ok(SharedUntypedWriteGuard::new(self, locked))
     }
 
     /// Leases an array without a guard. Any thread of this process may

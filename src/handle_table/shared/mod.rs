@@ -8,7 +8,7 @@
 //! | filling, copying and zeroing arrays; functions of the caller; looking for invalid bytes | reserving a slot, publishing it |
 //! | committing the pages of an array | noting the commit |
 //! | giving pages back after a free or the last lease: the slot is RESERVED meanwhile | retiring the slot, deciding that its pages go back |
-//! | `reap`, `trim`, the looks who lives, the sleep of a `watch` | removing the names that a reap leaves |
+//! | `reap`, `trim`, `peers`, `is_alive`, the sleep of a `watch` | removing the names that a reap leaves |
 //! | `arrays`; sleeping for a lease, for a round and for its end | leases, pins, names, owners |
 //! | what the drop of a participant, a round or a partition does to its words | claims of tiles, entering and ending rounds |
 //!

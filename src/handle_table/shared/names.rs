@@ -30,27 +30,6 @@ impl SharedTable {
         self.with(|core| core.publish(name, handle))?
     }
 
-    /// Gives an array a name, and returns the array that had it before. See
-    /// [`HandleTable::replace`](crate::HandleTable::replace).
-    ///
-    /// ```
-    /// # use ndshm::{Segment, SharedTable};
-    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
-    /// let (old, new) = (table.zeros::<f64, _>(3)?, table.zeros::<f64, _>(3)?);
-    /// table.publish("weights", old)?;
-    /// let before = table.replace("weights", new)?;
-    /// assert_eq!(before, Some(old.into()));
-    /// # Ok::<(), ndshm::Error>(())
-    /// ```
-    pub fn replace(
-        &self,
-        name: &str,
-        handle: impl Into<AnyHandle>,
-    ) -> Result<Option<AnyHandle>, NameError> {
-        let handle = handle.into();
-        self.with(|core| core.replace(name, handle))?
-    }
-
     /// Returns the array of that name. See [`HandleTable::find`](crate::HandleTable::find).
     ///
     /// ```
@@ -127,6 +106,27 @@ impl SharedTable {
     /// ```
     pub fn find_any_wait(&self, name: &str, timeout: Duration) -> Result<AnyHandle, NameError> {
         wait(name, timeout, || self.find_any(name))
+    }
+
+    /// Gives an array a name, and returns the array that had it before. See
+    /// [`HandleTable::replace`](crate::HandleTable::replace).
+    ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// let (old, new) = (table.zeros::<f64, _>(3)?, table.zeros::<f64, _>(3)?);
+    /// table.publish("weights", old)?;
+    /// let before = table.replace("weights", new)?;
+    /// assert_eq!(before, Some(old.into()));
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    pub fn replace(
+        &self,
+        name: &str,
+        handle: impl Into<AnyHandle>,
+    ) -> Result<Option<AnyHandle>, NameError> {
+        let handle = handle.into();
+        self.with(|core| core.replace(name, handle))?
     }
 
     /// Changes a name in one step. See [`HandleTable::rename`](crate::HandleTable::rename).

@@ -172,6 +172,18 @@ impl SharedPin {
     /// Returns `true` if this process has the pin. In a child that is not so before it takes its
     /// seat, and never if the array was freed before that: then its bytes may be another array's as
     /// soon as the parent gives its pin back.
+    ///
+    /// ```
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// let pin = table.pin(table.from_elem(3, 7u8)?)?;
+    /// // In a child that a fork has made, this comes after `table.after_fork()`.
+    /// if pin.is_kept() {
+    ///     // SAFETY: nobody writes the array.
+    ///     assert_eq!(unsafe { pin.bytes() }, [7, 7, 7]);
+    /// }
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn is_kept(&self) -> bool {
         self.entry.token() == process_token()
     }

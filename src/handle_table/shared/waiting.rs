@@ -22,6 +22,23 @@ impl SharedTable {
     /// Leases an array for reading as [`read`](SharedTable::read) does, and waits as
     /// [`lock_timeout`](SharedTable::lock_timeout) does.
     ///
+    /// ```
+    /// use std::time::Duration;
+    /// use ndshm::{Segment, SharedTable};
+    ///
+    /// let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<f64, _>(3)?;
+    /// let mut lease = table.write(x)?;
+    /// let other = table.clone();
+    /// let reader = std::thread::spawn(move || {
+    ///     Ok::<_, ndshm::Error>(other.read_timeout(x, Duration::from_secs(60))?.sum())
+    /// });
+    /// lease.fill(1.5);
+    /// drop(lease);                                         // the reader wakes up
+    /// assert_eq!(reader.join().unwrap()?, 4.5);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`read`](SharedTable::read), but [`LeaseError::TimedOut`] instead of `Busy`.
     #[track_caller]
@@ -81,6 +98,16 @@ impl SharedTable {
     /// Leases an array for reading as [`read_untyped`](SharedTable::read_untyped) does, and waits as
     /// [`lock_timeout`](SharedTable::lock_timeout) does.
     ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// let x = table.from_elem(2, 258_u16)?;
+    /// let lease = table.read_untyped_timeout(x, Duration::from_secs(10))?; // waits for a writer
+    /// assert_eq!(lease.bytes(), [2, 1, 2, 1]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`read_timeout`](SharedTable::read_timeout), but for `InvalidElement`.
     pub fn read_untyped_timeout(
@@ -94,6 +121,16 @@ impl SharedTable {
 
     /// Leases an array for writing as [`write_untyped`](SharedTable::write_untyped) does, and waits
     /// as [`lock_timeout`](SharedTable::lock_timeout) does.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use ndshm::{Segment, SharedTable};
+    /// # let table = SharedTable::of(&Segment::anonymous()?)?;
+    /// let x = table.zeros::<u8, _>(4)?;
+    /// table.write_untyped_timeout(x, Duration::from_secs(10))?.bytes_mut().fill(7);
+    /// assert_eq!(table.read(x)?.to_vec(), [7; 4]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`write_timeout`](SharedTable::write_timeout), but for `InvalidElement`.
@@ -110,7 +147,7 @@ impl SharedTable {
     /// most `timeout`. Other threads use the table meanwhile.
     ///
     /// Spins briefly, then sleeps until the lease may be had. Looks for dead holders at least every
-    /// 20 ms, and takes back what they held. Participants that wait to write come before those that
+    /// 20 ms, and ends their leases. Participants that wait to write come before those that
     /// wait to read. With `Duration::MAX` it waits without end.
     ///
     /// A thread that waits for a lease of its own waits until the timeout: leases belong to all
@@ -204,7 +241,7 @@ impl SharedTable {
     }
 }
 
-/// A wait of one thread. Dropping it withdraws what it has announced.
+/// A wait of one thread. Dropping it withdraws its announced writer.
 struct Waiting<'t> {
     table: &'t SharedTable,
     waiter: Waiter,
@@ -233,15 +270,15 @@ impl<'t> Waiting<'t> {
                     Look::Taken(slot, shared) => {
                         ControlFlow::Break(then(core, core.ticket(slot, waiter, shared)))
                     }
-                    Look::NotYet(bed) => ControlFlow::Continue(bed),
+                    Look::NotYet(word) => ControlFlow::Continue(word),
                 })
             })??;
-            let bed = match looked {
+            let word = match looked {
                 ControlFlow::Break(result) => return Ok(result),
-                ControlFlow::Continue(bed) => bed,
+                ControlFlow::Continue(word) => word,
             };
             match waiter.next() {
-                Next::Sleep(nap) => bed.sleep(segment.memory(), nap),
+                Next::Sleep(nap) => word.sleep(segment.memory(), nap),
                 Next::Reap => {
                     let reaped = table.reap();
                     table.with(|core| core.unless_failed(waiter, reaped))??;
@@ -258,7 +295,7 @@ impl<'t> Waiting<'t> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if self.waiter.is_announced() {
-            // A child that a fork has made has announced nothing.
+            // A forked child has announced nothing.
             let _ = self.table.with(|core| core.withdraw(&mut self.waiter));
         }
     }

@@ -28,6 +28,18 @@ pub struct BundleInfo {
 impl Observer {
     /// Returns all live bundles, in the order of their slots. Leaves out a bundle with an invalid
     /// list of parts, which [`verify`](Observer::verify) reports.
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Observer, Segment};
+    /// # let segment = Segment::anonymous()?;
+    /// # let table = HandleTable::join(&segment)?;
+    /// # let observer = Observer::from_fd(segment.inheritable_fd()?)?;
+    /// let model = table.bundle()?;
+    /// model.insert("w", table.zeros::<f64, _>(3)?)?;
+    /// assert_eq!(observer.bundles()[0].handle, model.handle());
+    /// assert_eq!(observer.bundles()[0].parts[0].name, "w");
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn bundles(&self) -> Vec<BundleInfo> {
         self.seen(|look| {
             let live = Slot::all(look.memory).filter_map(|(slot, _)| {

@@ -12,6 +12,18 @@ use crate::table::error::LeaseError;
 
 impl Observer {
     /// Returns `true` if these are the elements of an [object](crate::HandleTable::put_object).
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Observer, Segment};
+    /// # let segment = Segment::anonymous()?;
+    /// # let table = HandleTable::join(&segment)?;
+    /// # let observer = Observer::from_fd(segment.inheritable_fd()?)?;
+    /// table.zeros::<f64, _>(3)?;
+    /// table.put_object(&("nile", 1120.0))?;
+    /// let objects = observer.arrays().filter(|array| Observer::is_object(&array.dtype));
+    /// assert_eq!(objects.count(), 1);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn is_object(dtype: &DType) -> bool {
         match (dtype, Block::KIND) {
             (DType::Record(layout), Kind::Record(block)) => **layout == block.layout(),

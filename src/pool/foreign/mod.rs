@@ -63,17 +63,32 @@ pub use worker::{ForeignCall, ForeignWorker};
 
 /// Names a [`ForeignPool`] in every process that has its segment. A plain number, like a
 /// [`Handle`](crate::Handle).
+///
+/// ```
+/// use ndshm::pool::foreign::{ForeignHandle, ForeignPool};
+/// use ndshm::{HandleTable, Segment};
+///
+/// let table = HandleTable::join(&Segment::anonymous()?)?;
+/// let pool = ForeignPool::new(&table, 2)?;
+/// let bits = pool.handle().to_bits();                  // sent by any means
+/// assert_eq!(ForeignHandle::from_bits(bits), pool.handle());
+/// # Ok::<(), ndshm::Error>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct ForeignHandle(u64);
 
 impl ForeignHandle {
     /// Creates a handle from its bits. Its use checks if they name a pool.
+    ///
+    /// [`ForeignHandle`] has an example.
     pub const fn from_bits(bits: u64) -> Self {
         ForeignHandle(bits)
     }
 
     /// Returns the bits, to pass the handle on.
+    ///
+    /// [`ForeignHandle`] has an example.
     pub const fn to_bits(self) -> u64 {
         self.0
     }

@@ -122,6 +122,19 @@ pub struct ForeignPool<A: TableAccess> {
 impl<A: TableAccess> ForeignPool<A> {
     /// Creates a pool with places for `workers` workers.
     ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use ndshm::pool::foreign::{ForeignPool, ForeignWorker};
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let segment = Segment::anonymous()?;
+    /// # let (table, other) = (HandleTable::join(&segment)?, HandleTable::join(&segment)?);
+    /// # let second = Duration::from_secs(1);
+    /// let pool = ForeignPool::new(&table, 2)?;
+    /// assert_eq!(pool.places(), 2);
+    /// let handle = pool.handle().to_bits();                // the workers attach by it
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// - [`PoolError::Workers`] if `workers` is 0, or not below the number of seats.
     /// - [`PoolError::Alloc`] if the segment is full, [`PoolError::Join`] if a forked child finds
@@ -171,17 +184,37 @@ impl<A: TableAccess> ForeignPool<A> {
     }
 
     /// Returns the handle by which workers [attach](super::ForeignWorker::attach).
+    ///
+    /// [`new`](ForeignPool::new) has an example.
     pub fn handle(&self) -> ForeignHandle {
         self.handle
     }
 
     /// Returns the number of places.
+    ///
+    /// [`new`](ForeignPool::new) has an example.
     pub fn places(&self) -> usize {
         self.at.workers
     }
 
     /// Returns each place's process, or `None` for a free place. Looks for workers that have come
     /// or gone, and frees the places of those that have gone.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use ndshm::pool::foreign::{ForeignPool, ForeignWorker};
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let segment = Segment::anonymous()?;
+    /// # let (table, other) = (HandleTable::join(&segment)?, HandleTable::join(&segment)?);
+    /// # let second = Duration::from_secs(1);
+    /// let mut pool = ForeignPool::new(&table, 2)?;
+    /// let worker = ForeignWorker::attach(&other, pool.handle(), Some(0), second)?;
+    /// assert_eq!(pool.pids()?, [Some(std::process::id()), None]);
+    /// drop(worker);                                        // it leaves
+    /// assert_eq!(pool.pids()?, [None, None]);
+    /// assert_eq!(pool.deaths(), 0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`PoolError::Forked`] in a forked child of the parent.
@@ -192,11 +225,27 @@ impl<A: TableAccess> ForeignPool<A> {
     }
 
     /// Returns the number of deaths noticed so far.
+    ///
+    /// [`pids`](ForeignPool::pids) has an example.
     pub fn deaths(&self) -> u64 {
         self.deaths
     }
 
     /// Waits until `count` workers are attached. Returns `false` after `timeout`.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use ndshm::pool::foreign::{ForeignPool, ForeignWorker};
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let segment = Segment::anonymous()?;
+    /// # let (table, other) = (HandleTable::join(&segment)?, HandleTable::join(&segment)?);
+    /// # let second = Duration::from_secs(1);
+    /// let mut pool = ForeignPool::new(&table, 2)?;
+    /// let worker = ForeignWorker::attach(&other, pool.handle(), None, second)?;
+    /// assert!(pool.wait_for_workers(1, second)?);
+    /// assert!(!pool.wait_for_workers(2, Duration::from_millis(1))?);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`PoolError::Forked`] in a forked child of the parent.
@@ -220,6 +269,23 @@ impl<A: TableAccess> ForeignPool<A> {
     ///
     /// A worker that attaches while the call is open may take part, but the call does not wait for
     /// it to come.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use ndshm::pool::foreign::{Answer, ForeignPool, ForeignWorker};
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let segment = Segment::anonymous()?;
+    /// # let (table, other) = (HandleTable::join(&segment)?, HandleTable::join(&segment)?);
+    /// # let second = Duration::from_secs(1);
+    /// # let mut pool = ForeignPool::new(&table, 1)?;
+    /// # let mut worker = ForeignWorker::attach(&other, pool.handle(), None, second)?;
+    /// assert_eq!(pool.call(7, b"text")?, 1);               // one worker is attached
+    /// let call = worker.next(second)?.expect("it is open"); // in the worker
+    /// worker.finish(&call.bytes[..2])?;
+    /// assert!(pool.wait(second)?);
+    /// assert_eq!(pool.end()?[0].outcome, Answer::Finished(b"te".to_vec()));
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// - [`PoolError::NoWorkers`] if no worker is attached.
@@ -273,6 +339,23 @@ impl<A: TableAccess> ForeignPool<A> {
     ///
     /// Notices a death 10 ms later.
     ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use ndshm::pool::foreign::{Answer, ForeignPool, ForeignWorker};
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let segment = Segment::anonymous()?;
+    /// # let (table, other) = (HandleTable::join(&segment)?, HandleTable::join(&segment)?);
+    /// # let second = Duration::from_secs(1);
+    /// # let mut pool = ForeignPool::new(&table, 1)?;
+    /// # let mut worker = ForeignWorker::attach(&other, pool.handle(), None, second)?;
+    /// pool.call(7, b"")?;
+    /// assert!(!pool.wait(Duration::ZERO)?);                // the worker has not answered
+    /// worker.next(second)?.expect("it is open");
+    /// worker.finish(b"")?;
+    /// assert!(pool.wait(second)?);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`PoolError::Forked`] in a forked child of the parent.
     pub fn wait(&mut self, timeout: Duration) -> Result<bool, PoolError> {
@@ -300,6 +383,21 @@ impl<A: TableAccess> ForeignPool<A> {
     /// Ends the call, and returns the answers of its workers: first of those that have gone, then
     /// in the order of the places. Does not wait: a worker that has not answered is
     /// [running](Answer::Running). Returns an empty list if no call is open.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use ndshm::pool::foreign::{Answer, ForeignPool, ForeignWorker};
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let segment = Segment::anonymous()?;
+    /// # let (table, other) = (HandleTable::join(&segment)?, HandleTable::join(&segment)?);
+    /// # let second = Duration::from_secs(1);
+    /// # let mut pool = ForeignPool::new(&table, 1)?;
+    /// # let mut worker = ForeignWorker::attach(&other, pool.handle(), None, second)?;
+    /// pool.call(7, b"")?;
+    /// let answers = pool.end()?;                           // without a wait
+    /// assert_eq!((answers.len(), &answers[0].outcome), (1, &Answer::Running));
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`PoolError::Forked`] in a forked child of the parent.
@@ -337,6 +435,26 @@ impl<A: TableAccess> ForeignPool<A> {
 
     /// Starts or stops measuring the workers' times. Resets the counts of
     /// [`stats`](ForeignPool::stats). Does nothing in a forked child of the parent.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use ndshm::pool::foreign::{Answer, ForeignPool, ForeignWorker};
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let segment = Segment::anonymous()?;
+    /// # let (table, other) = (HandleTable::join(&segment)?, HandleTable::join(&segment)?);
+    /// # let second = Duration::from_secs(1);
+    /// # let mut pool = ForeignPool::new(&table, 1)?;
+    /// # let mut worker = ForeignWorker::attach(&other, pool.handle(), None, second)?;
+    /// pool.set_profiling(true);
+    /// pool.call(7, b"")?;
+    /// worker.next(second)?.expect("it is open");
+    /// worker.count_tiles(12, 3);                           // 3 of them were in other workers' ranges
+    /// worker.finish(b"")?;
+    /// assert!(pool.wait(second)?);
+    /// pool.end()?;
+    /// assert_eq!((pool.stats()[0].tiles, pool.stats()[0].stolen), (12, 3));
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn set_profiling(&mut self, on: bool) {
         if self.check_ours().is_ok()
             && let Ok(words) = self.words()
@@ -348,6 +466,8 @@ impl<A: TableAccess> ForeignPool<A> {
     /// Returns the work of each place, including that of workers that have gone. Tiles are counted
     /// by [`ForeignWorker::count_tiles`](super::ForeignWorker::count_tiles). Returns an empty list
     /// in a forked child of the parent.
+    ///
+    /// [`set_profiling`](ForeignPool::set_profiling) has an example.
     pub fn stats(&self) -> Vec<WorkerStats> {
         match (self.check_ours(), self.words()) {
             (Ok(()), Ok(words)) => self.stats.of(&words.mailbox, self.known_pids()),

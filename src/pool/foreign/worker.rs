@@ -80,6 +80,19 @@ impl<A: TableAccess> ForeignWorker<A> {
     /// The place of a worker that has died or left is free once the parent has noticed that: it
     /// looks when it calls, waits, or asks for its [pids](super::ForeignPool::pids).
     ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use ndshm::pool::foreign::{ForeignPool, ForeignWorker};
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let segment = Segment::anonymous()?;
+    /// # let (table, other) = (HandleTable::join(&segment)?, HandleTable::join(&segment)?);
+    /// # let second = Duration::from_secs(1);
+    /// let pool = ForeignPool::new(&table, 2)?;
+    /// let worker = ForeignWorker::attach(&other, pool.handle(), Some(1), second)?;
+    /// assert_eq!((worker.worker(), worker.places()), (1, 2));
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// - [`PoolError::PlaceTaken`] if no place is free.
     /// - [`PoolError::Gone`] if the pool has ended.
@@ -159,17 +172,40 @@ impl<A: TableAccess> ForeignWorker<A> {
     }
 
     /// Returns this worker's number, from 0.
+    ///
+    /// [`attach`](ForeignWorker::attach) has an example.
     pub fn worker(&self) -> usize {
         self.worker
     }
 
     /// Returns the number of places in the pool. With it and [`worker`](ForeignWorker::worker) a
     /// worker can enter a round of a partition at its own range of tiles.
+    ///
+    /// [`attach`](ForeignWorker::attach) has an example.
     pub fn places(&self) -> usize {
         self.at.workers
     }
 
     /// Waits for a call. Returns `None` after `timeout`: call it again.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use ndshm::pool::foreign::{Answer, ForeignPool, ForeignWorker};
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let segment = Segment::anonymous()?;
+    /// # let (table, other) = (HandleTable::join(&segment)?, HandleTable::join(&segment)?);
+    /// # let second = Duration::from_secs(1);
+    /// # let mut pool = ForeignPool::new(&table, 1)?;
+    /// # let mut worker = ForeignWorker::attach(&other, pool.handle(), None, second)?;
+    /// assert!(worker.next(Duration::ZERO)?.is_none());     // nothing to do so far
+    /// pool.call(7, b"text")?;
+    /// let call = worker.next(second)?.expect("it is open");
+    /// assert_eq!((call.number, &call.bytes[..]), (7, &b"text"[..]));
+    /// worker.finish(b"")?;
+    /// drop(pool);
+    /// assert!(worker.next(second).unwrap_err().is_gone());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// - [`PoolError::Gone`] if the parent has closed the pool or died. A death is noticed within
@@ -255,6 +291,8 @@ impl<A: TableAccess> ForeignWorker<A> {
     /// Counts tiles that this worker has run in its call, and how many of them it took from other
     /// workers' ranges: for [`ForeignPool::stats`](super::ForeignPool::stats). Does nothing without
     /// a call.
+    ///
+    /// [`ForeignPool::set_profiling`](super::ForeignPool::set_profiling) has an example.
     pub fn count_tiles(&mut self, tiles: u64, stolen: u64) {
         if let Some(served) = &mut self.served {
             served.work.tiles = served.work.tiles.saturating_add(tiles);
@@ -296,6 +334,8 @@ impl<A: TableAccess> ForeignWorker<A> {
 
     /// Answers the call: the worker has finished, and leaves these bytes.
     ///
+    /// [`ForeignPool::call`](super::ForeignPool::call) has an example.
+    ///
     /// # Errors
     /// - [`PoolError::NothingToAnswer`] if there is no call.
     /// - [`PoolError::Alloc`] if there is no memory for the bytes. Up to 384 bytes need none. The
@@ -307,6 +347,23 @@ impl<A: TableAccess> ForeignWorker<A> {
 
     /// Answers the call: the worker has failed, and leaves these bytes, such as the text of an
     /// exception.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use ndshm::pool::foreign::{Answer, ForeignPool, ForeignWorker};
+    /// # use ndshm::{HandleTable, Segment};
+    /// # let segment = Segment::anonymous()?;
+    /// # let (table, other) = (HandleTable::join(&segment)?, HandleTable::join(&segment)?);
+    /// # let second = Duration::from_secs(1);
+    /// # let mut pool = ForeignPool::new(&table, 1)?;
+    /// # let mut worker = ForeignWorker::attach(&other, pool.handle(), None, second)?;
+    /// pool.call(7, b"x.npy")?;
+    /// worker.next(second)?.expect("it is open");
+    /// worker.fail(b"no such file")?;
+    /// assert!(pool.wait(second)?);
+    /// assert_eq!(pool.end()?[0].outcome, Answer::Failed(b"no such file".to_vec()));
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// Same as [`finish`](ForeignWorker::finish).

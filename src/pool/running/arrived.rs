@@ -3,8 +3,9 @@
 use core::fmt;
 use core::slice;
 
-use super::handed::{FailedTile, LostTile, Place, ReadyTile};
-use super::news::{Failed, Lost, News};
+use super::ready::{Place, ReadyTile};
+use super::scan::{Failed, HandedOut, Lost};
+use super::torn::{FailedTile, LostTile};
 use crate::partition::Group;
 use crate::word::ClaimState;
 
@@ -12,6 +13,30 @@ use crate::word::ClaimState;
 ///
 /// The fields are iterators. A tile that is not taken from them rests until the end of the call, like
 /// one that is dropped.
+///
+/// ```
+/// # use ndarray::Axis;
+/// # use ndshm::{HandleTable, Pool, Segment};
+/// # let table = HandleTable::join(&Segment::anonymous()?)?;
+/// # let x = table.from_shape_fn(100, |i| i as f64)?;
+/// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+/// # let mut pool = Pool::threads(&table, 2)?;
+/// let mut running = pool.start(&tiles, &(), |mut x, (), _tile| x += 1.0)?;
+/// let mut sum = 0.0;
+/// loop {
+///     let arrived = running.wait_any(4)?;
+///     if arrived.is_empty() {
+///         break;                                       // all tiles are done
+///     }
+///     println!("{} tiles", arrived.len());
+///     for mut ready in arrived.ready {
+///         sum += ready.views().sum();
+///     }
+/// }
+/// running.finish()?;
+/// assert_eq!(sum, 5050.0);
+/// # Ok::<(), ndshm::Error>(())
+/// ```
 #[must_use = "tiles that are not sent back rest until the end of the call"]
 pub struct Arrived<'w, 'r, G: Group> {
     /// Tiles that a worker has run, in the order of their indices.
@@ -24,29 +49,33 @@ pub struct Arrived<'w, 'r, G: Group> {
 
 // No field has a destructor. So the error beside it in a `Result` borrows nothing.
 impl<'w, 'r, G: Group> Arrived<'w, 'r, G> {
-    pub(super) fn new(place: Option<Place<'w, 'r, G>>, news: &'w News) -> Self {
+    pub(super) fn new(place: Option<Place<'w, 'r, G>>, handed_out: &'w HandedOut) -> Self {
         Arrived {
             ready: ReadyTiles {
                 place,
-                tiles: news.ready.iter(),
+                tiles: handed_out.ready.iter(),
             },
             failed: FailedTiles {
                 place,
-                tiles: news.failed.iter(),
+                tiles: handed_out.failed.iter(),
             },
             lost: LostTiles {
                 place,
-                tiles: news.lost.iter(),
+                tiles: handed_out.lost.iter(),
             },
         }
     }
 
     /// Returns the number of tiles of all kinds that were not taken yet.
+    ///
+    /// [`Arrived`] has an example.
     pub fn len(&self) -> usize {
         self.ready.tiles.len() + self.failed.len() + self.lost.len()
     }
 
     /// Returns `true` if no tile is left.
+    ///
+    /// [`Arrived`] has an example.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -59,6 +59,8 @@ impl SystematicPlan {
     /// Returns the sum of each tile of `weights`, for [`new`](SystematicPlan::new). `weights` begin
     /// at a tile's first weight and end at a tile's last weight. The sum of a tile with an invalid
     /// weight (negative, infinite or NaN) is NaN.
+    ///
+    /// [`SystematicPlan`] has an example.
     pub fn sums<T: Real>(weights: &[T]) -> Vec<f64> {
         weights.chunks(TILE).map(sum_of_weights).collect()
     }
@@ -66,6 +68,8 @@ impl SystematicPlan {
     /// Makes the plan for `offspring` offspring from the [sums](SystematicPlan::sums) of all tiles
     /// in order, which it adds in this order. `u` is from [0, 1), as in
     /// [`Pool::resample_systematic`](crate::Pool::resample_systematic).
+    ///
+    /// [`SystematicPlan`] has an example.
     ///
     /// # Errors
     /// - [`PrimitiveError::Offset`] if `u` is not in [0, 1).
@@ -108,27 +112,46 @@ impl SystematicPlan {
 
     /// Returns the first offspring of each tile, followed by the number of all offspring. A tile's
     /// offspring end where those of the next tile begin.
+    ///
+    /// ```
+    /// use ndshm::primitives::SystematicPlan;
+    ///
+    /// let sums = SystematicPlan::sums(&[1.0; 10_000]);
+    /// let plan = SystematicPlan::new(&sums, 0.5, 10_000)?;
+    /// assert_eq!((plan.tiles(), plan.offspring()), (3, 10_000));
+    /// assert_eq!(plan.first(), [0, 4032, 8064, 10_000]);   // the weights are equal
+    /// assert_eq!(plan.tiles_of(4000..4100), 0..2);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn first(&self) -> &[usize] {
         &self.first
     }
 
     /// Returns the number of tiles.
+    ///
+    /// [`first`](SystematicPlan::first) has an example.
     pub fn tiles(&self) -> usize {
         self.first.len() - 1
     }
 
     /// Returns the number of offspring.
+    ///
+    /// [`first`](SystematicPlan::first) has an example.
     pub fn offspring(&self) -> usize {
         self.first.last().copied().unwrap_or(0)
     }
 
     /// Returns the offspring of a range of tiles. Tiles that do not exist have no offspring.
+    ///
+    /// [`SystematicPlan`] has an example.
     pub fn of_tiles(&self, tiles: Range<usize>) -> Range<usize> {
         let first = |tile: usize| self.first.get(tile).copied().unwrap_or(self.offspring());
         first(tiles.start)..first(tiles.end.max(tiles.start))
     }
 
     /// Returns the smallest range of tiles that contains the ancestors of `offspring`.
+    ///
+    /// [`first`](SystematicPlan::first) has an example.
     pub fn tiles_of(&self, offspring: Range<usize>) -> Range<usize> {
         let Some(last) = offspring
             .end
@@ -147,6 +170,8 @@ impl SystematicPlan {
     /// `weights` are a part of the weights of which the plan was made. They begin at the first
     /// weight of tile `first_tile` and contain all tiles [of](SystematicPlan::tiles_of) these
     /// offspring. Ancestors count from the first of *all* weights.
+    ///
+    /// [`SystematicPlan`] has an example.
     ///
     /// # Errors
     /// [`PrimitiveError::Plan`] if the plan does not have these offspring, if `ancestors` has

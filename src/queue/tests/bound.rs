@@ -3,6 +3,9 @@
 use std::mem::forget;
 use std::time::{Duration, Instant};
 
+use ndarray::Ix1;
+use proptest::prelude::*;
+
 use crate::handle_table::HandleTable;
 use crate::queue::cells::{HEAD, TAIL};
 use crate::queue::*;
@@ -89,6 +92,16 @@ fn a_job_that_comes_back_is_the_last_one_and_counts_its_deliveries() {
         [2, 3, 4, 5].map(|job| Some((job, 1)))
     );
     assert_eq!(next(&queue), None);
+}
+
+#[test]
+fn deliveries_stop_at_the_documented_limit() {
+    let table = table();
+    let queue = table.queue::<u64>(1).unwrap();
+    queue.push(1).unwrap();
+    let deliveries = (0..40_000).map(|_| queue.pop_with_ack().unwrap().unwrap().deliveries());
+    assert_eq!(deliveries.max(), Some(32767));
+    assert_eq!(next(&queue), Some((1, 32767)));
 }
 
 #[test]
@@ -234,4 +247,79 @@ fn bound_cells_are_told_with_their_holder() {
     queue.cells.faults(|_, bits, seat| told.push((bits, seat)));
     use crate::sync::Word;
     assert_eq!(told, [(cell(&queue, 0).bits(), Some(DEAD))]);
+}
+
+/// A cell's word in any state, with a likely lap and holder.
+fn cell_word() -> impl Strategy<Value = u64> {
+    let last = CellWord::LAST_LAP;
+    let lap = prop_oneof![
+        0..4u64,
+        last - 3..=last,
+        CellWord::CLAIM_LIMIT - 2..last,
+        0..=last
+    ];
+    let seat = prop_oneof![0..4u64, 0..1u64 << SeatId::BITS];
+    (lap, 0..8u64, seat)
+        .prop_map(|(lap, state, seat)| lap << (SeatId::BITS + 3) | state << SeatId::BITS | seat)
+}
+
+/// Runs `steps` with a queue, and damages a cell between any two of them, also while jobs are bound.
+fn use_damaged<'q, 't, T: Job>(
+    queue: &'q Queue<'t, T>,
+    steps: &[(u8, u64, u64)],
+    push: impl Fn(),
+    pop: impl Fn() -> Option<Delivery<'q, 't, T>>,
+    ack: impl Fn(Delivery<'q, 't, T>),
+) {
+    use crate::sync::Word;
+    let mut held = Vec::new();
+    for &(step, word, count) in steps {
+        match step {
+            0 | 1 => push(),
+            2 | 3 => held.extend(pop()),
+            4 => held.pop().into_iter().for_each(&ack),
+            5 => drop(held.pop()),
+            6 => drop((queue.is_empty(), queue.len(), queue.is_drained())),
+            7 => drop(queue.cells.recover(DEAD)),
+            8 => drop(queue.cells.recover(SeatId::from_field(word % 4))),
+            9 => queue.cells.deliveries(word).store(
+                crate::word::DeliveryWord::from_bits(count),
+                Ordering::Relaxed,
+            ),
+            10 => queue.cells.close(),
+            _ => queue
+                .cells
+                .cell(count)
+                .store(CellWord::from_bits(word), Ordering::Relaxed),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Calls end, whatever becomes of the cells of bound jobs.
+    #[test]
+    fn damaged_cells_do_no_harm(
+        steps in prop::collection::vec((0u8..16, cell_word(), any::<u64>()), 0..60),
+    ) {
+        let table = table();
+        let queue = table.queue::<u64>(4).unwrap();
+        use_damaged(
+            &queue,
+            &steps,
+            || drop(queue.push(1)),
+            || queue.pop_with_ack().unwrap(),
+            |job| job.ack().unwrap(),
+        );
+        let arrays = table.queue::<OwnedArray<u64, Ix1>>(4).unwrap();
+        use_damaged(
+            &arrays,
+            &steps,
+            || drop(arrays.push_owned(table.owned(table.from_elem(1, 1).unwrap()))),
+            || arrays.pop_owned_with_ack().unwrap(),
+            |job| drop(job.ack()),
+        );
+        prop_assert!(table.reap().is_ok());
+    }
 }

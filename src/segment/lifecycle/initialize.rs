@@ -51,21 +51,26 @@ pub(crate) fn open_file(
     let member = name.map(|(name, id)| Membership::new(name, id));
     let own = Description::new(fd, kind, geometry.seats, member);
     let mapping = Mapping::of_file(own.fd(), size).map_err(|errno| map_error(errno, size))?;
-    let parts = initialize(own, mapping, geometry, options.pinned, what)?;
+    let parts = initialize(own, mapping, geometry, header, options.pinned, what)?;
     Ok(Opened::Ready(Box::new(parts)))
 }
 
 /// Turns the mapping of a file into a segment. Initializes it with `geometry`, unless another
 /// process has initialized it already; then that geometry holds, and `pinned` has no effect.
+/// `header` is the header word that the caller has read; 0 if there was none.
 pub(crate) fn initialize(
     mut own: Description,
     mapping: Mapping,
     geometry: Geometry,
+    header: u64,
     pinned: bool,
     what: &str,
 ) -> Result<Parts, SegmentError> {
     let layout = Layout::new(geometry);
-    commit_fixed_tables(&own, &mapping, &layout)?;
+    let mut is_backed = header == 0;
+    if is_backed {
+        commit_fixed_tables(&own, &mapping, &layout)?;
+    }
     // SAFETY: the mapping has `layout.total` bytes, because the geometry was chosen by the size of
     // the file. It starts at a page, and lives as long as the `Memory`, in one struct with it. All
     // processes that open such a file go through `Memory`.
@@ -74,11 +79,21 @@ pub(crate) fn initialize(
         let found = geometry_in(found, layout.total, what)?;
         if found != geometry {
             let layout = Layout::new(found);
-            commit_fixed_tables(&own, &mapping, &layout)?;
             own.resize_seats(found.seats);
             // SAFETY: as above; `geometry_in` has compared the total with the mapping's size.
             memory = unsafe { Memory::new(mapping.base(), layout) };
+            is_backed = false;
         }
+    }
+    // Relaxed: the mark publishes no memory. Nobody takes pages back from the tables, so a mark that is
+    // seen late only costs the time to ask for pages that are there.
+    let mark = &memory.header()[Header::BACKED];
+    let inode = FileId::of_fd(own.fd()).map(FileId::inode);
+    if Some(mark.load(Ordering::Relaxed)) != inode {
+        if !is_backed {
+            commit_fixed_tables(&own, &mapping, memory.layout())?;
+        }
+        mark.store(inode.unwrap_or(0), Ordering::Relaxed);
     }
     let (key, id) = (draw_key(&memory), draw_id(&memory));
     Ok(Parts {

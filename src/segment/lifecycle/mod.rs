@@ -152,6 +152,14 @@ impl Segment {
     /// To share the segment, pass on a descriptor from [`inheritable_fd`](Segment::inheritable_fd),
     /// not this one: while any process holds a copy of this descriptor, this process counts as
     /// alive.
+    ///
+    /// ```
+    /// use ndshm::Segment;
+    ///
+    /// assert!(Segment::anonymous()?.fd().is_some());
+    /// assert!(Segment::in_process()?.fd().is_none());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         match self.inner.has_left() {
             true => None,
@@ -194,6 +202,13 @@ impl Segment {
 
     /// Returns `true` if nobody gives pages of the segment back; see
     /// [`SegmentOptions::pinned`].
+    ///
+    /// ```
+    /// use ndshm::Segment;
+    ///
+    /// assert!(Segment::options().pinned(true).anonymous()?.is_pinned());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn is_pinned(&self) -> bool {
         self.inner.is_pinned()
     }
@@ -238,6 +253,8 @@ impl Segment {
     /// Reads exactly one message of `send_to` from a stream. The descriptor is checked like that of
     /// [`from_fd`](Segment::from_fd), and closed: whatever the sender does, no descriptor is left
     /// over.
+    ///
+    /// [`send_to`](Segment::send_to) has an example.
     ///
     /// # Errors
     /// [`SegmentError::NotPassed`] if something else arrives, or the socket is closed;
@@ -483,6 +500,14 @@ impl SegmentOptions {
     ///
     /// Nothing in the file shows that it is a segment: a file of any program may begin with zeros.
     ///
+    /// ```
+    /// use ndshm::Segment;
+    ///
+    /// if let Err(error) = Segment::options().remove_unfinished("weather-of-1870") {
+    ///     println!("{error}");                             // there is no such name
+    /// }
+    /// ```
+    ///
     /// # Errors
     /// Returns the errors of [`remove`](SegmentOptions::remove), and [`SegmentError::NotOurs`] if
     /// the file does not begin with zeros.
@@ -491,12 +516,34 @@ impl SegmentOptions {
     }
 
     /// Opens a segment by a descriptor; see [`Segment::from_fd`].
+    ///
+    /// ```
+    /// use ndshm::Segment;
+    ///
+    /// let segment = Segment::anonymous()?;
+    /// let same = Segment::options().retain(0).from_fd(segment.inheritable_fd()?)?;
+    /// assert_eq!(same.id(), segment.id());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn from_fd(self, fd: OwnedFd) -> Result<Segment, SegmentError> {
         let parts = passed::attach(fd, &self)?;
         Ok(Segment::from_parts(parts, &self))
     }
 
     /// Receives a segment through a socket; see [`Segment::receive_from`].
+    ///
+    /// ```
+    /// use std::os::unix::net::UnixStream;
+    /// use std::time::Duration;
+    /// use ndshm::Segment;
+    ///
+    /// let (ours, theirs) = UnixStream::pair()?;
+    /// let segment = Segment::anonymous()?;
+    /// segment.send_to(&ours, Duration::from_secs(5))?;
+    /// let received = Segment::options().retain(0).receive_from(&theirs, Duration::from_secs(5))?;
+    /// assert_eq!(received.id(), segment.id());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn receive_from(
         self,
         socket: impl AsFd,
@@ -508,6 +555,16 @@ impl SegmentOptions {
     }
 
     /// Opens a segment that another process has open; see [`Segment::open_peer`].
+    ///
+    /// ```
+    /// use ndshm::Segment;
+    ///
+    /// let segment = Segment::anonymous()?;
+    /// let address = segment.peer_address()?;               // sent as a text
+    /// let same = Segment::options().retain(0).open_peer(&address)?;
+    /// assert_eq!(same.id(), segment.id());
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
     pub fn open_peer(self, address: &PeerAddress) -> Result<Segment, SegmentError> {
         let parts = peer::attach(address, &self)?;
         Ok(Segment::from_parts(parts, &self))

@@ -19,7 +19,7 @@ pub(super) fn anonymous(options: &SegmentOptions) -> Result<Parts, SegmentError>
     })?;
     // The description is already our own: no other process has it yet.
     let fd = Description::new(fd, Kind::Memfd, geometry.seats, None);
-    initialize::initialize(fd, mapping, geometry, options.pinned, "the memfd")
+    initialize::initialize(fd, mapping, geometry, 0, options.pinned, "the memfd")
 }
 
 /// Creates a segment of the largest geometry that fits into this process's address space.

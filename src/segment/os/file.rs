@@ -48,6 +48,11 @@ impl FileId {
     pub(crate) fn of_fd(fd: BorrowedFd<'_>) -> Option<FileId> {
         Some(FileId::of(&rustix::fs::fstat(fd).ok()?))
     }
+
+    /// Returns the number of the file in its file system.
+    pub(crate) fn inode(self) -> u64 {
+        self.inode
+    }
 }
 
 /// Refuses names that a segment cannot have.

@@ -298,8 +298,28 @@ fn the_first_header_holds() {
     rustix::fs::ftruncate(&fd, total).unwrap();
     let own = Description::new(fd, Kind::Limited, second.seats, None);
     let mapping = Mapping::of_file(own.fd(), total).unwrap();
-    let parts = initialize::initialize(own, mapping, second, false, "a file").unwrap();
+    let parts = initialize::initialize(own, mapping, second, 0, false, "a file").unwrap();
     assert_eq!(parts.memory.layout().geometry, first);
+}
+
+#[test]
+fn a_copy_of_a_file_gets_the_memory_of_its_tables() {
+    let _quiet = no_forks();
+    let (name, copy) = (Name::new("copied"), Name::new("copy"));
+    let segment = small().create(&name.0).unwrap();
+    let words = [0, 1, 2, 3, 4, 5, 6, 7].map(|at| header_word(segment.fd().unwrap(), at).unwrap());
+    // As `cp` does, which makes holes of pages that were never written.
+    let file = made(&copy, &words, 0o600);
+    let whole = fs::OpenOptions::new().write(true).open(copy.path());
+    whole
+        .unwrap()
+        .set_len(segment.memory().layout().total)
+        .unwrap();
+    let backed = |file: &fs::File| file.metadata().unwrap().blocks() * 512;
+    assert!(backed(&file) < segment.memory().layout().slots);
+    let opened = small().open(&copy.0).unwrap();
+    assert_eq!(opened.id(), segment.id());
+    assert!(backed(&file) > segment.memory().layout().slots);
 }
 
 #[test]

@@ -83,7 +83,7 @@ impl Victim {
     }
 }
 
-/// Runs the same work once in another child. Its word is what the work returned.
+/// Runs the same work once in another child. [`Outcome::said`] is what the work returned.
 pub fn survivor(work: impl FnOnce() -> String) -> Outcome {
     let start = Instant::now();
     let (mut said, say) = std::io::pipe().expect("a pipe");

@@ -79,7 +79,9 @@ pub(crate) fn wake_sleepers(segment: &Segment, handle: ForeignHandle) {
         // Set to { number + 1, closed, nobody asleep }: a sleeper that has looked before this does
         // not sleep.
         let job = words.mailbox.job_word();
-        let _ = job.update(Ordering::Relaxed, Ordering::Relaxed, |job| {
+        // Release: a sleeper that has found this sees the deaths before it, as it does after the time
+        // that is said to have passed.
+        let _ = job.update(Ordering::Release, Ordering::Relaxed, |job| {
             Some(Job::from_bits((job.bits() & !0b11) + 0b100))
         });
         job.wake_all();

@@ -47,6 +47,25 @@ impl<'t> Pool<'t> {
 
     /// Forks `workers` worker processes from a process that runs threads; see [`fork`](Pool::fork).
     ///
+    /// ```standalone_crate
+    /// use ndshm::{HandleTable, Pool, Segment};
+    ///
+    /// fn main() -> ndshm::Result<()> {
+    ///     let table = HandleTable::join(&Segment::anonymous()?)?;
+    ///     let (ready, started) = std::sync::mpsc::channel();
+    ///     let idle = std::thread::spawn(move || ready.send(()).map(|()| std::thread::park()));
+    ///     started.recv().expect("it sends");
+    ///     // SAFETY: the other thread takes no lease, and no lock that a kernel takes. Kernels do not
+    ///     // need it.
+    ///     let mut pool = unsafe { Pool::fork_with_threads(&table, 2) }?;
+    ///     let x = table.from_elem(100, 0.5_f64)?;
+    ///     assert_eq!(pool.sum(x)?, 50.0);
+    ///     idle.thread().unpark();
+    ///     idle.join().unwrap().unwrap();
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
     /// # Safety
     /// Whenever the pool forks (here, and at every call after a worker has died):
     /// - No other thread holds a lock that a kernel or this crate takes in the worker: locks of the
@@ -165,6 +184,8 @@ impl PoolBuilder {
     /// Starts no workers: the calling thread runs the kernels. The number of
     /// [workers](PoolBuilder::workers) does not matter.
     ///
+    /// [`Pool::serial`] has an example.
+    ///
     /// # Errors
     /// Same as [`Pool::serial`].
     pub fn serial(self, table: &HandleTable) -> Result<Pool<'_>, PoolError> {
@@ -172,6 +193,8 @@ impl PoolBuilder {
     }
 
     /// Forks the workers.
+    ///
+    /// [`Pool::fork`] has an example.
     ///
     /// # Errors
     /// Same as [`Pool::fork`].
@@ -181,6 +204,8 @@ impl PoolBuilder {
     }
 
     /// Forks the workers from a process that runs threads.
+    ///
+    /// [`Pool::fork_with_threads`] has an example.
     ///
     /// # Safety
     /// Same as [`Pool::fork_with_threads`].
@@ -192,6 +217,8 @@ impl PoolBuilder {
     }
 
     /// Starts this program anew as each worker.
+    ///
+    /// [`Pool::spawn`] has an example.
     ///
     /// # Errors
     /// Same as [`Pool::spawn`].

@@ -115,7 +115,7 @@ fn ready<G: Group>(
 
 /// The tiles that a wait hands out.
 #[derive(Default)]
-pub(super) struct News {
+pub(super) struct HandedOut {
     pub(super) ready: Vec<usize>,
     pub(super) failed: Vec<Failed>,
     pub(super) lost: Vec<Lost>,
@@ -135,7 +135,7 @@ pub(super) struct Lost {
     pub(super) death: Option<Death>,
 }
 
-impl News {
+impl HandedOut {
     pub(super) fn clear(&mut self) {
         self.ready.clear();
         self.failed.clear();
