@@ -31,6 +31,7 @@ mod sealed {
         fn layout_of(&self) -> Layout;
         fn width_of(&self) -> usize;
         fn id_of(&self) -> u64;
+        fn is_of(&self, node: &Node) -> Result<()>;
         fn element(&self) -> (&'static str, usize);
         fn save(&self, node: &Node, path: &Path) -> Result<()>;
         /// Reads `rows` of the global array from a file that has the rows `has`.
@@ -48,6 +49,10 @@ mod sealed {
 
         fn id_of(&self) -> u64 {
             self.id
+        }
+
+        fn is_of(&self, node: &Node) -> Result<()> {
+            node.has(self)
         }
 
         fn element(&self) -> (&'static str, usize) {
@@ -118,6 +123,7 @@ impl Node {
         step: u64,
         arrays: &[(&str, &dyn Saved)],
     ) -> Result<()> {
+        arrays.iter().try_for_each(|(_, array)| array.is_of(self))?;
         let directory = directory.as_ref();
         let to = directory.join(format!("step-{step:010}"));
         let call = Call::new(format_args!(
@@ -187,6 +193,7 @@ impl Node {
         directory: impl AsRef<Path>,
         arrays: &[(&str, &dyn Saved)],
     ) -> Result<Option<u64>> {
+        arrays.iter().try_for_each(|(_, array)| array.is_of(self))?;
         let directory = directory.as_ref();
         let call = Call::new(format_args!(
             "restore of {} from {}",

@@ -23,6 +23,15 @@ pub enum Error {
         "MPI is initialised already: call ndshm_mpi::init() instead of mpi::initialize(), and once"
     )]
     Initialized,
+    /// [`init`](crate::init) was called in another thread than that of `main`.
+    #[error("this is not the thread of main: call ndshm_mpi::init() in it, and use MPI there")]
+    NotMainThread,
+    /// A node was asked for in a process that is no rank of a [`Job`](crate::Job).
+    #[error(
+        "this process is no rank of a job: call ndshm_mpi::init() first, instead of mpi::initialize(), \
+         which lets the job hang if a rank fails"
+    )]
+    NoJob,
     /// MPI could not be initialised with the threads that ndshm-mpi needs.
     #[error(
         "this MPI has no threads: it grants {granted}, and ndshm-mpi needs MPI_THREAD_FUNNELED; use \
@@ -90,6 +99,16 @@ pub enum Error {
         /// The time of the wait.
         waited: Duration,
     },
+    /// A call came within another one, or after one that left the ranks at different calls:
+    /// after [`NotCalled`](Error::NotCalled), [`Unequal`](Error::Unequal) or a caught panic.
+    #[error(
+        "{call}: the ranks are out of step, for another call has not ended, or has failed: make no \
+         collective calls in a kernel, and end the job after an error or panic that leaves ranks behind"
+    )]
+    OutOfStep {
+        /// The call that was refused.
+        call: String,
+    },
     /// Another rank has the cause.
     #[error("rank {rank} reports the error of this call")]
     Elsewhere {
@@ -136,7 +155,7 @@ from_parts_of_ndshm! {
     SegmentError
 }
 
-/// Ranks in `MPI_COMM_WORLD`, of which an error names the first few.
+/// Ranks in the communicator of a node, of which an error names the first few.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Ranks(pub Vec<i32>);
 

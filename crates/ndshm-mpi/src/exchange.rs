@@ -69,6 +69,7 @@ impl Node {
         to: &Rows<T, D>,
         mut ancestors: impl FnMut(Range<usize>, &mut [u64]),
     ) -> Result<()> {
+        self.has(from).and_then(|()| self.has(to))?;
         let call = Call::new(format_args!("exchange from {from} to {to}"));
         let fits = traffic.layout() == to.layout() && traffic.node() == self.index;
         let mut possible = Ok(());

@@ -36,6 +36,7 @@ impl Node {
         &self,
         x: &Rows<T, D>,
     ) -> Result<Option<Array<T, D>>> {
+        self.has(x)?;
         let mut gathered = None;
         self.lead(Call::new(format_args!("gather of {x}")), |leaders| {
             let mine = self.table.read(x.handle())?;
@@ -92,6 +93,7 @@ impl Node {
         &self,
         x: &Rows<T, D>,
     ) -> Result<Array<T, D>> {
+        self.has(x)?;
         let call = Call::new(format_args!("gather_everywhere of {x}"));
         let [all] = self.lead(call, |_| {
             let all = self.gather_in_segment(x)?;

@@ -56,14 +56,20 @@ static RANK_PROCESS: OnceLock<u32> = OnceLock::new();
 /// Exit code of a rank that panicked.
 const PANICKED: c_int = 101;
 
+/// Exit code of a rank in which another thread than that of `main` called `exit(0)`.
+const EXITED_BESIDE_MAIN: c_int = 1;
+
 /// Initialises MPI, such that a failure of one rank ends the job.
 ///
 /// A rank that goes into `MPI_Finalize` waits there for all others. So a rank that fails must not
 /// get there, or the job hangs. After this call
 /// - a panic aborts the job, with its message and code 101, also a panic that is caught later;
 /// - an error that `main` returns aborts the job after its text is printed, and so does
-///   [`std::process::exit`] with a code other than 0;
-/// - a `main` that ends well, or `exit(0)`, finalises MPI.
+///   [`std::process::exit`] with a code other than 0, or in another thread than that of `main`;
+/// - a `main` that ends well, or `exit(0)` in its thread, finalises MPI.
+///
+/// A rank that is killed calls nothing. Launchers end the job then; `srun` does it with
+/// `--kill-on-bad-exit`.
 ///
 /// # Workers
 /// Workers of [`Pool::spawn`](ndshm::Pool::spawn) are the same program, started anew, and are no
@@ -91,10 +97,15 @@ const PANICKED: c_int = 101;
 /// has threads that make ndshm refuse, or else a thread that `init` starts does.
 ///
 /// # Errors
+/// - [`Error::NotMainThread`] in another thread than the one of `main`: MPI is finalised by the thread
+///   that has initialised it, when `main` ends.
 /// - [`Error::Initialized`] if MPI was initialised before.
 /// - [`Error::NoThreads`] if MPI grants less than `MPI_THREAD_FUNNELED`.
 pub fn init() -> Result<Job> {
     ndshm::become_worker();
+    if !is_main_thread() {
+        return Err(Error::NotMainThread);
+    }
     let (universe, granted) =
         mpi::initialize_with_threading(Threading::Funneled).ok_or(Error::Initialized)?;
     // The handler of the exit finalises MPI.
@@ -121,7 +132,10 @@ pub fn init() -> Result<Job> {
 }
 
 /// Ends all ranks of the job, if this process is one of them.
-pub(crate) fn abort(code: c_int) {
+///
+/// Called in any thread. `MPI_Abort` tells the launcher and ends the process: it waits for no other
+/// thread, and this process makes no call of MPI after it.
+fn abort(code: c_int) {
     if is_rank() && !mpi::environment::is_finalized() {
         // The launcher passes the text of the error on first: MPICH's drops what it has not read
         // when a job aborts.
@@ -135,8 +149,15 @@ pub(crate) fn is_rank() -> bool {
     RANK_PROCESS.get() == Some(&std::process::id())
 }
 
+/// Returns `true` in the thread that the process began with.
+fn is_main_thread() -> bool {
+    // SAFETY: the call has no arguments.
+    let thread = unsafe { libc::gettid() };
+    u32::try_from(thread) == Ok(std::process::id())
+}
+
 unsafe extern "C" {
-    /// Registers a handler that is told the exit code (GNU and musl lack a portable way).
+    /// Registers a handler that is told the exit code, as `atexit` does not. Of glibc.
     fn on_exit(handler: extern "C" fn(c_int, *mut c_void), argument: *mut c_void) -> c_int;
 }
 
@@ -145,7 +166,15 @@ extern "C" fn at_exit(code: c_int, _: *mut c_void) {
         return;
     }
     match code {
-        // SAFETY: MPI is initialised and not finalised, and no other thread uses it.
+        0 if !is_main_thread() => {
+            eprintln!(
+                "ndshm-mpi: another thread than that of main called exit(0), and the job ends: return \
+                 from main instead"
+            );
+            abort(EXITED_BESIDE_MAIN);
+        }
+        // SAFETY: MPI is initialised and not finalised. This is the thread that has initialised it,
+        // so no call of it is under way.
         0 => unsafe {
             mpi::ffi::MPI_Finalize();
         },

@@ -32,14 +32,14 @@ impl Layout {
     ///
     /// # Errors
     /// - [`Error::TooFewTiles`] if there are more nodes than tiles.
-    /// - [`Error::Argument`] if `tile` or `nodes` is 0.
+    /// - [`Error::Argument`] if `rows`, `tile` or `nodes` is 0.
     pub fn new(rows: usize, tile: usize, nodes: usize) -> Result<Layout> {
-        if tile == 0 || nodes == 0 {
+        if rows == 0 || tile == 0 || nodes == 0 {
             return Err(Error::Argument {
                 call: "Layout::new".into(),
                 problem: format!(
-                    "{rows} rows in tiles of {tile} on {nodes} nodes: a tile has at least 1 row, and \
-                     a job at least 1 node"
+                    "{rows} rows in tiles of {tile} on {nodes} nodes: an array and a tile have at \
+                     least 1 row, and a job at least 1 node"
                 ),
             });
         }
@@ -76,37 +76,44 @@ impl Layout {
         self.rows.div_ceil(self.tile)
     }
 
-    /// Returns the tiles of a node.
+    /// Returns the tiles of a node. A node beyond the last has none, and so no rows.
     pub fn tiles_of(&self, node: usize) -> Range<usize> {
-        self.first_tile(node)..self.first_tile(node + 1)
+        self.first_tile(node)..self.first_tile(node.saturating_add(1))
     }
 
     /// Returns the rows of a node.
     pub fn rows_of(&self, node: usize) -> Range<usize> {
         let tiles = self.tiles_of(node);
-        self.tile * tiles.start..(self.tile * tiles.end).min(self.rows)
+        self.first_row(tiles.start)..self.first_row(tiles.end)
     }
 
-    /// Returns the rows of a tile.
+    /// Returns the rows of a tile. A tile beyond the last has none.
     pub fn rows_of_tile(&self, tile: usize) -> Range<usize> {
-        (tile * self.tile).min(self.rows)..((tile + 1) * self.tile).min(self.rows)
+        self.first_row(tile)..self.first_row(tile.saturating_add(1))
     }
 
-    /// Returns the node that holds a row.
+    /// Returns the node that holds a row. For a row beyond the last, it is a number that no node
+    /// has.
     pub fn node_of(&self, row: usize) -> usize {
         self.node_of_tile(row / self.tile)
     }
 
-    /// Returns the node that holds a tile.
+    /// Returns the node that holds a tile. For a tile beyond the last, it is a number that no node
+    /// has.
     pub fn node_of_tile(&self, tile: usize) -> usize {
         // The last node whose first tile is not beyond: T k / K <= t holds for k < (t + 1) K / T.
         let (tiles, nodes) = (self.tiles() as u128, self.nodes as u128);
-        let node = ((tile as u128 + 1) * nodes - 1) / tiles.max(1);
-        node as usize
+        let node = ((tile as u128 + 1) * nodes - 1) / tiles;
+        usize::try_from(node).unwrap_or(usize::MAX)
     }
 
     fn first_tile(&self, node: usize) -> usize {
-        (self.tiles() as u128 * node as u128 / self.nodes as u128) as usize
+        let node = node.min(self.nodes) as u128;
+        (self.tiles() as u128 * node / self.nodes as u128) as usize
+    }
+
+    fn first_row(&self, tile: usize) -> usize {
+        tile.saturating_mul(self.tile).min(self.rows)
     }
 }
 
@@ -153,7 +160,26 @@ mod tests {
     fn too_many_nodes_are_refused_with_the_remedy() {
         let error = Layout::new(1000, 500, 3).unwrap_err().to_string();
         assert!(error.contains("run on at most 2 nodes"), "{error}");
-        assert!(Layout::new(0, 1, 1).is_err());
-        assert!(Layout::new(10, 0, 1).is_err());
+        for none in [Layout::new(0, 1, 1), Layout::new(10, 0, 1)] {
+            let error = none.unwrap_err().to_string();
+            assert!(error.contains("at least 1 row"), "{error}");
+        }
+    }
+
+    #[test]
+    fn numbers_beyond_the_last_are_of_nobody() {
+        let layout = Layout::new(10, 4, 2).unwrap();
+        for beyond in [2, 3, usize::MAX] {
+            assert_eq!(layout.tiles_of(beyond), 3..3);
+            assert_eq!(layout.rows_of(beyond), 10..10);
+        }
+        assert_eq!(layout.rows_of_tile(usize::MAX), 10..10);
+        assert!(layout.node_of_tile(3) >= 2 && layout.node_of(usize::MAX) >= 2);
+        let tile = usize::MAX / 2 + 1;
+        let large = Layout::new(usize::MAX, tile, 2).unwrap();
+        assert_eq!(
+            [large.rows_of(0).end, large.rows_of(1).end],
+            [tile, usize::MAX]
+        );
     }
 }

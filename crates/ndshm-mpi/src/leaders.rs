@@ -1,5 +1,6 @@
 //! The agreement of the nodes' leaders that all of them make the same call.
 
+use std::mem::ManuallyDrop;
 use std::time::{Duration, Instant};
 
 use bytemuck::{Pod, Zeroable};
@@ -27,7 +28,8 @@ const DOWN: i32 = 0x6e65;
 
 /// The first ranks of all nodes.
 pub(crate) struct Leaders {
-    pub(crate) comm: SimpleCommunicator,
+    /// Never freed: MPI frees it by all of its ranks together, and they drop their nodes at any time.
+    pub(crate) comm: ManuallyDrop<SimpleCommunicator>,
     /// Their ranks among all.
     pub(crate) world_ranks: Vec<i32>,
 }
@@ -77,7 +79,7 @@ pub(crate) fn agree(
     while step < size && rank & step == 0 {
         let child = rank + step;
         // A child that misses one of its own says so before it is missed itself.
-        let patience = patience + patience.saturating_mul(step.ilog2()) / 4;
+        let patience = patience.saturating_add(patience.saturating_mul(step.ilog2()) / 4);
         step <<= 1;
         if child >= size {
             continue;

@@ -3,19 +3,20 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::mem::ManuallyDrop;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use mpi::topology::{Color, SimpleCommunicator};
 use mpi::traits::*;
 use ndarray::{Dimension, Ix1};
-use ndshm::{Element, HandleTable, Partition, Queue, ReadGuard, Segment, Write, WriteGuard};
+use ndshm::{Element, HandleTable, Partition, Queue, ReadGuard, Write, WriteGuard};
 
 use crate::call::Call;
 use crate::error::{Error, Result};
-use crate::init::patience;
+use crate::init::{is_rank, patience};
 use crate::leaders::{self, Leaders};
 use crate::rows::Rows;
-use crate::together::Arrival;
+use crate::together::{Arrival, Step};
 use crate::{segment, together};
 
 /// A rank's seat in the segment of its node, and the way to the other nodes.
@@ -25,9 +26,12 @@ use crate::{segment, together};
 ///
 /// Methods named *collective* are called by all ranks with the same arguments. If a rank does not
 /// call, or calls something else, one rank returns an error that names it:
-/// [`Error::NotCalled`], [`Error::Unequal`].
+/// [`Error::NotCalled`], [`Error::Unequal`]. The ranks are at different calls then, and later
+/// calls return [`Error::OutOfStep`]. After other errors the ranks may go on.
 ///
-/// A node lasts as long as its process: its table is never dropped.
+/// What a node holds lasts as long as its process, so ranks may drop their values at any time and in
+/// any order: other ranks may be in the last call, and MPI frees a communicator by all its ranks
+/// together. Make few nodes.
 ///
 /// ```
 /// # ndshm_mpi::doctest(|job| {
@@ -50,6 +54,8 @@ use crate::{segment, together};
 /// # Ok(()) });
 /// ```
 pub struct Node {
+    /// The number of this value among those of the process, from 1.
+    pub(crate) id: u64,
     pub(crate) table: &'static HandleTable,
     /// `None` in ranks that are not the first of their node.
     pub(crate) leaders: Option<Leaders>,
@@ -59,17 +65,21 @@ pub struct Node {
     /// Place of this rank in its node, and the ranks of the node as ranks of all.
     pub(crate) rank: usize,
     pub(crate) world_ranks: Vec<i32>,
-    pub(crate) world: SimpleCommunicator,
+    pub(crate) world: ManuallyDrop<SimpleCommunicator>,
     pub(crate) arrivals: ManuallyDrop<Queue<'static, Arrival>>,
     pub(crate) board: ManuallyDrop<Partition<'static, Write<u64, Ix1>>>,
+    pub(crate) step: Cell<Step>,
     pub(crate) calls: Cell<u64>,
     pub(crate) history: Cell<u64>,
     pub(crate) posts: Cell<u64>,
     pub(crate) made: Cell<u64>,
     pub(crate) patience: Cell<Duration>,
     /// Values of the leader that other ranks may be opening.
-    pub(crate) kept: RefCell<Vec<Box<dyn Any>>>,
+    pub(crate) kept: ManuallyDrop<RefCell<Vec<Box<dyn Any>>>>,
 }
+
+/// The nodes that this process has made.
+static NODES: AtomicU64 = AtomicU64::new(0);
 
 impl Node {
     /// Joins the segment of this rank's node: of the ranks that can share memory by
@@ -81,16 +91,17 @@ impl Node {
     /// - [`Error::NotCalled`] if a rank does not call within the
     ///   [patience](crate::Job::set_patience), and [`Error::Unequal`] if it calls
     ///   [`from_comm_by`](Node::from_comm_by).
+    /// - [`Error::NoJob`] without [`init`](crate::init).
     /// - [`Error::Ndshm`] if there is no memory for the segment.
     pub fn from_comm(comm: &SimpleCommunicator) -> Result<Node> {
-        all_call(comm, Call::new(format_args!("Node::from_comm")))?;
+        all_call(comm, Call::new(format_args!("Node::from_comm")), Ok(()))?;
         Node::of(comm.duplicate(), comm.split_shared(comm.rank()))
     }
 
     /// Joins the segment of all ranks of this machine that pass the same `color`. Collective.
     ///
     /// For one segment per memory node of a large machine, or for a job that behaves as if it ran on
-    /// several machines.
+    /// several machines. Ranks of different machines are on different nodes, whatever their colours.
     ///
     /// ```
     /// # ndshm_mpi::doctest(|job| {
@@ -107,16 +118,19 @@ impl Node {
     /// # Errors
     /// Same as [`from_comm`](Node::from_comm), and [`Error::Argument`] if the colour is negative.
     pub fn from_comm_by(comm: &SimpleCommunicator, color: i32) -> Result<Node> {
-        if color < 0 {
-            return Err(Error::Argument {
-                call: "Node::from_comm_by".into(),
+        let call = Call::new(format_args!("Node::from_comm_by"));
+        let possible = match color {
+            0.. => Ok(()),
+            _ => Err(Error::Argument {
+                call: call.text(),
                 problem: format!("the colour {color} is negative: count nodes from 0"),
-            });
-        }
-        all_call(comm, Call::new(format_args!("Node::from_comm_by")))?;
-        let ranks = comm.split_by_color(Color::with_value(color));
-        // Every rank has a colour.
-        Node::of(comm.duplicate(), ranks.ok_or(Error::Initialized)?)
+            }),
+        };
+        all_call(comm, call, possible)?;
+        let machine = comm.split_shared(comm.rank());
+        // MPI_Comm_split gives a communicator to each rank with a colour, and all have one.
+        let ranks = machine.split_by_color(Color::with_value(color));
+        Node::of(comm.duplicate(), ranks.unwrap_or(machine))
     }
 
     fn of(world: SimpleCommunicator, ranks: SimpleCommunicator) -> Result<Node> {
@@ -131,7 +145,7 @@ impl Node {
             let mut ranks = vec![0; comm.size() as usize];
             comm.all_gather_into(&world.rank(), &mut ranks[..]);
             Leaders {
-                comm,
+                comm: ManuallyDrop::new(comm),
                 world_ranks: ranks,
             }
         });
@@ -139,41 +153,43 @@ impl Node {
         let mut place = leaders.as_ref().map_or([0; 2], of_leader);
         ranks.process_at_rank(0).broadcast_into(&mut place[..]);
 
-        let joined = segment::of_node(&ranks, &world_ranks);
-        let segment = first_failure(&world, joined)?;
+        let segment = first_failure(&world, segment::of_node(&ranks, &world_ranks))?;
         // Partitions and queues borrow the table: see `ndshm::guide::structs`.
-        let table: &'static HandleTable = Box::leak(Box::new(HandleTable::join(&segment)?));
-        let mut names = [0u64; 2];
-        let made = match rank {
-            0 => {
-                let (arrivals, board) = together::make(table, world_ranks.len())?;
-                names = [arrivals.handle().to_bits(), board.handle().to_bits()];
-                Some((arrivals, board))
-            }
-            _ => None,
+        let joined = HandleTable::join(&segment).map_err(Error::from);
+        let table: &'static HandleTable = Box::leak(Box::new(first_failure(&world, joined)?));
+        let made = (rank == 0).then(|| together::make(table, world_ranks.len()));
+        let mut names = match &made {
+            Some(Ok((arrivals, board))) => [arrivals.handle().to_bits(), board.handle().to_bits()],
+            _ => [0u64; 2],
         };
         ranks.process_at_rank(0).broadcast_into(&mut names[..]);
-        let (arrivals, board) = match made {
+        let opened = match made {
             Some(made) => made,
-            None => together::open(table, names)?,
+            // The leader has the error.
+            None if names == [0; 2] => Err(Error::Elsewhere {
+                rank: world_ranks[0],
+            }),
+            None => together::open(table, names),
         };
-        ranks.barrier();
+        let (arrivals, board) = first_failure(&world, opened)?;
         Ok(Node {
+            id: NODES.fetch_add(1, Ordering::Relaxed) + 1,
             table,
             leaders,
             index: place[0] as usize,
             count: place[1] as usize,
             rank,
             world_ranks,
-            world,
+            world: ManuallyDrop::new(world),
             arrivals: ManuallyDrop::new(arrivals),
             board: ManuallyDrop::new(board),
+            step: Cell::new(Step::In),
             calls: Cell::new(0),
             history: Cell::new(0),
             posts: Cell::new(0),
             made: Cell::new(0),
             patience: Cell::new(patience()),
-            kept: RefCell::default(),
+            kept: ManuallyDrop::default(),
         })
     }
 
@@ -214,10 +230,9 @@ impl Node {
         self.rank == 0 && self.index == 0
     }
 
-    /// Returns the communicator of all ranks: a duplicate, so a program's messages in it do not meet
-    /// those of this crate.
-    pub fn comm(&self) -> SimpleCommunicator {
-        self.world.duplicate()
+    /// Returns a communicator of all ranks in which this crate sends no messages.
+    pub fn comm(&self) -> &SimpleCommunicator {
+        &self.world
     }
 
     /// Returns this rank's seat in the segment of its node, for everything that ndshm can do with
@@ -229,8 +244,9 @@ impl Node {
     /// Leases this node's rows of a global array for reading. Not collective.
     ///
     /// # Errors
-    /// See [`HandleTable::read`].
+    /// See [`HandleTable::read`]; [`Error::Argument`] if another `Node` made `x`.
     pub fn read<T: Element, D: Dimension>(&self, x: &Rows<T, D>) -> Result<ReadGuard<'_, T, D>> {
+        self.has(x)?;
         Ok(self.table.read(x.handle())?)
     }
 
@@ -238,25 +254,20 @@ impl Node {
     /// node may have a lease.
     ///
     /// # Errors
-    /// See [`HandleTable::write`].
+    /// See [`HandleTable::write`]; [`Error::Argument`] if another `Node` made `x`.
     pub fn write<T: Element, D: Dimension>(&self, x: &Rows<T, D>) -> Result<WriteGuard<'_, T, D>> {
+        self.has(x)?;
         Ok(self.table.write(x.handle())?)
     }
 
     /// Waits until all ranks have called. Collective.
     ///
     /// # Errors
-    /// [`Error::NotCalled`] and [`Error::Unequal`] on one rank, [`Error::Elsewhere`] on the others.
+    /// [`Error::NotCalled`] and [`Error::Unequal`] on one rank, [`Error::Elsewhere`] on the others;
+    /// [`Error::OutOfStep`] after such an error.
     pub fn barrier(&self) -> Result<()> {
         self.lead(Call::new(format_args!("barrier")), |_| Ok([]))
             .map(|[]| ())
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        // Other ranks may still be in the last call. All of it goes with this process's seat.
-        std::mem::forget(self.kept.take());
     }
 }
 
@@ -272,9 +283,23 @@ impl std::fmt::Debug for Node {
 }
 
 /// Waits for all ranks of a communicator, as no collective call of MPI does, and compares their calls.
-/// Errors name ranks of `comm`.
-fn all_call(comm: &SimpleCommunicator, call: Call) -> Result<()> {
-    let agreed = leaders::agree(comm, |rank| rank, call, call.after(0), None, patience());
+/// Errors name ranks of `comm`. `possible` is what this rank has found about its arguments.
+fn all_call(comm: &SimpleCommunicator, call: Call, possible: Result<()>) -> Result<()> {
+    /// Messages of a call that failed may still come, and are no answers to a later one.
+    static OUT_OF_STEP: AtomicBool = AtomicBool::new(false);
+
+    if !is_rank() {
+        return Err(Error::NoJob);
+    }
+    if OUT_OF_STEP.load(Ordering::Relaxed) {
+        return Err(Error::OutOfStep { call: call.text() });
+    }
+    let failed = possible.is_err().then(|| comm.rank());
+    let agreed = leaders::agree(comm, |rank| rank, call, call.after(0), failed, patience());
+    if let Err(Error::NotCalled { .. } | Error::Unequal { .. }) = agreed {
+        OUT_OF_STEP.store(true, Ordering::Relaxed);
+    }
+    possible?;
     if let Err(Error::Elsewhere { .. }) = agreed {
         together::step_aside();
     }
@@ -282,7 +307,7 @@ fn all_call(comm: &SimpleCommunicator, call: Call) -> Result<()> {
 }
 
 /// Returns the error of the first rank that has one there, and tells all others of it.
-fn first_failure(world: &SimpleCommunicator, outcome: Result<Segment>) -> Result<Segment> {
+fn first_failure<T>(world: &SimpleCommunicator, outcome: Result<T>) -> Result<T> {
     let none = world.size();
     // A rank whose leader has the error names that one.
     let failed = match &outcome {
@@ -293,8 +318,11 @@ fn first_failure(world: &SimpleCommunicator, outcome: Result<Segment>) -> Result
     let mut first = none;
     world.all_reduce_into(&failed, &mut first, mpi::collective::SystemOperation::min());
     match outcome {
-        Ok(segment) if first == none => Ok(segment),
+        Ok(made) if first == none => Ok(made),
         Err(error) if first == world.rank() => Err(error),
-        _ => Err(Error::Elsewhere { rank: first }),
+        _ => {
+            together::step_aside();
+            Err(Error::Elsewhere { rank: first })
+        }
     }
 }

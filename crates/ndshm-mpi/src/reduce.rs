@@ -41,6 +41,7 @@ impl Node {
     /// # Errors
     /// See [`for_each`](Node::for_each); [`Error::NotCalled`](crate::Error::NotCalled) and
     /// [`Error::Unequal`](crate::Error::Unequal) also name ranks of other nodes.
+    /// [`Error::Argument`](crate::Error::Argument) if another `Node` made the array.
     pub fn sum<T: Real + Pod, D: Dimension + 'static>(&self, x: &Rows<T, D>) -> Result<f64> {
         self.reduce("sum", x, |tile| [sum_of(tile)], |[a], [b]| [a + b])
             .map(|[sum]| sum)
@@ -137,6 +138,7 @@ impl Node {
     /// # Errors
     /// See [`sum`](Node::sum).
     pub fn prefix_sum(&self, x: &Rows<f64, ndarray::Ix1>) -> Result<f64> {
+        self.has(x)?;
         let call = Call::new(format_args!("prefix_sum of {x}"));
         let layout = x.layout();
         let [bits, sums, all] = self.lead(call, |_| {
@@ -196,6 +198,7 @@ impl Node {
         of_tile: impl Fn(&[T]) -> [f64; W],
         add: impl Fn([f64; W], [f64; W]) -> [f64; W],
     ) -> Result<[f64; W]> {
+        self.has(x)?;
         let layout = x.layout();
         let call = Call::new(format_args!("{name} of {x}"));
         let [tiles, partials] = self.lead_here(call, || {

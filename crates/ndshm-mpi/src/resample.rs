@@ -62,6 +62,8 @@ impl Node {
         T: Element + Pod,
         D: Dimension + 'static,
     {
+        self.has(weights)?;
+        self.has(x).and_then(|()| self.has(next))?;
         let call = Call::new(format_args!(
             "resample_systematic of {x} by {weights} at {u:?} to {next}"
         ));

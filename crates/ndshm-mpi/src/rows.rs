@@ -48,6 +48,8 @@ pub struct Rows<T, D> {
     node: usize,
     /// Elements of a row.
     width: usize,
+    /// The number of the `Node` of this process that made it.
+    of: u64,
     /// The number of the array in its job, the same on all nodes.
     pub(crate) id: u64,
 }
@@ -132,7 +134,9 @@ impl Node {
     ///
     /// # Errors
     /// - [`Error::TooFewTiles`] if there are more nodes than tiles.
+    /// - [`Error::Argument`] if the array has no axes or no rows.
     /// - [`Error::Ndshm`] if there is no memory.
+    /// - [`Error::NotCalled`] and [`Error::Unequal`] if a rank does not make the call.
     pub fn rows<T: Element + Pod, Sh: IntoDimension>(&self, shape: Sh) -> Result<Rows<T, Sh::Dim>> {
         self.rows_in_tiles(shape, SystematicPlan::TILE)
     }
@@ -166,7 +170,9 @@ impl Node {
             call: call.text(),
             problem: "an array without axes has no rows: give it at least one axis".into(),
         });
-        let width = shape.slice().iter().skip(1).product();
+        // There is no memory for an array whose width exceeds the greatest number.
+        let width =
+            (shape.slice().iter().skip(1)).fold(1usize, |width, &n| width.saturating_mul(n));
         let [bits] = self.lead(call, |_| {
             let layout = rows.and_then(|rows| Layout::new(rows, tile, self.count));
             shape[0] = self.first_alone(layout)?.rows_of(self.index).len();
@@ -180,6 +186,7 @@ impl Node {
             layout: Layout::new(first.unwrap_or(0), tile, self.count)?,
             node: self.index,
             width,
+            of: self.id,
             id: self.made.get(),
         })
     }
@@ -212,11 +219,32 @@ impl Node {
     /// Frees a global array. Collective.
     ///
     /// # Errors
-    /// [`Error::Ndshm`] if it was freed before.
+    /// [`Error::Ndshm`] if it was freed before, and [`Error::Argument`] if another `Node` made it.
     pub fn free<T: Element, D: Dimension>(&self, x: Rows<T, D>) -> Result<()> {
+        self.has(&x)?;
         let call = Call::new(format_args!("free of {x}"));
         self.lead_here(call, || Ok(self.table.free(x.handle)?).map(|()| []))
             .map(|[]| ())
+    }
+
+    /// Checks that this `Node` made an array: handles of another segment may name anything here.
+    pub(crate) fn has<T, D>(&self, x: &Rows<T, D>) -> Result<()> {
+        self.made_by(x.of, x)
+    }
+
+    /// Checks the number of the `Node` that made a value.
+    pub(crate) fn made_by(&self, of: u64, what: &impl fmt::Display) -> Result<()> {
+        match of == self.id {
+            true => Ok(()),
+            false => Err(Error::Argument {
+                call: what.to_string(),
+                problem: format!(
+                    "made by node {of} of this process, and used with node {}: use the Node that \
+                     made it",
+                    self.id
+                ),
+            }),
+        }
     }
 
     /// Returns an error that all leaders have on the first one, and [`Error::Elsewhere`] on the

@@ -1,7 +1,9 @@
 //! Rounds: all ranks of all nodes work on the tiles of global arrays.
 
 use std::cell::Cell;
+use std::fmt;
 use std::ops::Range;
+use std::rc::Rc;
 
 use ndarray::Axis;
 use ndshm::partition::Group;
@@ -15,14 +17,39 @@ use crate::node::Node;
 use crate::rows::Rows;
 
 /// The tiles of global arrays: the result of [`Node::partition`].
-pub struct Tiles<'n, G> {
-    partition: Partition<'n, G>,
+///
+/// Ranks may drop it at any time: its partition lasts until all of them are in a later call.
+pub struct Tiles<'n, G: Group + 'static> {
+    node: &'n Node,
+    partition: Rc<Partition<'static, G>>,
     layout: Layout,
     /// Tiles of the nodes before this one.
     before: usize,
     /// The last round in which this rank was.
     last: Cell<u64>,
     id: u64,
+}
+
+impl<G: Group + 'static> Drop for Tiles<'_, G> {
+    fn drop(&mut self) {
+        // The leader's value frees the partition, in whose last round a rank may still be.
+        self.node.keep(Rc::clone(&self.partition));
+    }
+}
+
+impl<G: Group> fmt::Display for Tiles<'_, G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "partition {}", self.id)
+    }
+}
+
+impl<G: Group> fmt::Debug for Tiles<'_, G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tiles")
+            .field("id", &self.id)
+            .field("layout", &self.layout)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The tile that a kernel of [`Node::for_each`] works on.
@@ -72,12 +99,15 @@ impl Node {
     /// by `read` and `write`, an array of [`rows_per_tile`](Node::rows_per_tile) by `per_tile`.
     ///
     /// # Errors
-    /// [`Error::Ndshm`](crate::Error::Ndshm) if the arrays do not fit together.
+    /// - [`Error::Ndshm`](crate::Error::Ndshm) if the arrays do not fit together.
+    /// - [`Error::Argument`](crate::Error::Argument) if another `Node` made `x`.
+    /// - Same as [`barrier`](Node::barrier).
     pub fn partition<T, D, G: Group + 'static>(
         &self,
         x: &Rows<T, D>,
         group: G,
     ) -> Result<Tiles<'_, G>> {
+        self.has(x)?;
         let layout = x.layout();
         let name = std::any::type_name::<G>();
         let call = Call::new(format_args!("partition by {x} of {name}"));
@@ -99,7 +129,8 @@ impl Node {
             .map(|[]| ())?;
         self.made.set(self.made.get() + 1);
         Ok(Tiles {
-            partition,
+            node: self,
+            partition: Rc::new(partition),
             layout,
             before: layout.tiles_of(self.index).start,
             last: Cell::new(0),
@@ -111,27 +142,32 @@ impl Node {
     ///
     /// A tile goes to the rank that claims it: a rank that lost its processor delays nobody. The
     /// kernel is an ordinary closure, because each rank runs its own; it may capture anything. It
-    /// must not make collective calls. Nodes do not wait for each other here.
+    /// must not make collective calls, which are refused there. Nodes do not wait for each other
+    /// here.
     ///
     /// # Errors
     /// - [`Error::NotCalled`](crate::Error::NotCalled) and
     ///   [`Error::Unequal`](crate::Error::Unequal) if a rank of this node does not make the call.
     /// - [`Error::Ndshm`](crate::Error::Ndshm) if an array is leased, for example by a guard of
     ///   [`Node::read`] that a rank still has.
+    /// - [`Error::Argument`](crate::Error::Argument) if another `Node` made `tiles`.
     pub fn for_each<G: Group>(
         &self,
         tiles: &Tiles<'_, G>,
         mut kernel: impl FnMut(G::Views<'_>, &TileContext),
     ) -> Result<()> {
-        let call = Call::new(format_args!("for_each on partition {}", tiles.id));
-        let arrived = self.arrive(call);
-        self.fail_here(arrived)?;
-        let number = self.round(&tiles.partition, tiles.last.get(), |tile| {
-            let index = tiles.before + tile.index();
-            let rows = tiles.layout.rows_of_tile(index);
-            kernel(tile.views(), &TileContext { index, rows });
-        })?;
-        tiles.last.set(number);
-        Ok(())
+        self.made_by(tiles.node.id, tiles)?;
+        let call = Call::new(format_args!("for_each on {tiles}"));
+        self.in_step(call, || {
+            let arrived = self.arrive(call);
+            self.fail_here(arrived)?;
+            let number = self.round(&tiles.partition, tiles.last.get(), |tile| {
+                let index = tiles.before + tile.index();
+                let rows = tiles.layout.rows_of_tile(index);
+                kernel(tile.views(), &TileContext { index, rows });
+            })?;
+            tiles.last.set(number);
+            Ok(())
+        })
     }
 }

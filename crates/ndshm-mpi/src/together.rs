@@ -56,7 +56,35 @@ pub(crate) fn open(
     ))
 }
 
+/// How a rank is to the other ranks of its node.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Between two calls.
+    In,
+    /// In a call, or a panic has ended one.
+    Calling,
+    /// The ranks are at different calls, and an answer may be that of an earlier one.
+    Out,
+}
+
 impl Node {
+    /// Runs a call, or a part of one, if the ranks are in step.
+    pub(crate) fn in_step<R>(&self, call: Call, run: impl FnOnce() -> Result<R>) -> Result<R> {
+        if self.step.get() != Step::In {
+            return Err(Error::OutOfStep { call: call.text() });
+        }
+        self.step.set(Step::Calling);
+        let outcome = run();
+        let left = matches!(
+            outcome,
+            Err(Error::NotCalled { .. } | Error::Unequal { .. })
+        );
+        if !left && self.step.get() == Step::Calling {
+            self.step.set(Step::In);
+        }
+        outcome
+    }
+
     /// Makes a collective call of all nodes: the leaders agree, each does `work`, and all ranks get
     /// its words.
     pub(crate) fn lead<const N: usize>(
@@ -64,9 +92,11 @@ impl Node {
         call: Call,
         work: impl FnOnce(&Leaders) -> Result<[u64; N]>,
     ) -> Result<[u64; N]> {
-        let arrived = self.arrive(call);
-        self.let_go();
-        self.answer_all(call, arrived, work)
+        self.in_step(call, || {
+            let arrived = self.arrive(call);
+            self.let_go(&arrived);
+            self.answer_all(call, arrived, work)
+        })
     }
 
     /// Goes on with a call: as [`lead`](Node::lead), but the leader keeps what it has
@@ -76,8 +106,10 @@ impl Node {
         call: Call,
         work: impl FnOnce(&Leaders) -> Result<[u64; N]>,
     ) -> Result<[u64; N]> {
-        let arrived = self.arrive(call);
-        self.answer_all(call, arrived, work)
+        self.in_step(call, || {
+            let arrived = self.arrive(call);
+            self.answer_all(call, arrived, work)
+        })
     }
 
     fn answer_all<const N: usize>(
@@ -100,22 +132,26 @@ impl Node {
         call: Call,
         work: impl FnOnce() -> Result<[u64; N]>,
     ) -> Result<[u64; N]> {
-        let arrived = self.arrive(call);
-        self.let_go();
-        self.answer(|_| {
-            arrived?;
-            work()
+        self.in_step(call, || {
+            let arrived = self.arrive(call);
+            self.let_go(&arrived);
+            self.answer(|_| {
+                arrived?;
+                work()
+            })
         })
     }
 
-    /// Keeps a value of the leader until all ranks have arrived at the next call: until then they may
-    /// open it.
+    /// Keeps a value until all ranks have arrived at the next call: until then they may open what the
+    /// leader has made, and be in its last round.
     pub(crate) fn keep(&self, value: impl Any) {
         self.kept.borrow_mut().push(Box::new(value));
     }
 
-    fn let_go(&self) {
-        self.kept.borrow_mut().clear();
+    fn let_go(&self, arrived: &Result<()>) {
+        if arrived.is_ok() {
+            self.kept.borrow_mut().clear();
+        }
     }
 
     /// Runs a round of a partition that the leader has posted in the same call. All ranks are there.
@@ -140,11 +176,7 @@ impl Node {
     ) -> Result<u64> {
         let ranks = self.ranks();
         if self.is_leader() {
-            let ran = self.open_round(tiles, kernel);
-            if ran.is_err() {
-                self.post(&[], Some(self.world_ranks[0]))?;
-            }
-            return ran;
+            return self.fail_here(self.open_round(tiles, kernel));
         }
         /// The interval between looks at the board.
         const SLICE: Duration = Duration::from_millis(50);
@@ -174,8 +206,11 @@ impl Node {
         match tiles.wait_finished(number, self.patience.get().saturating_mul(2)) {
             Ok(()) => Ok(number),
             Err(RoundError::Deadline { waited, .. }) => Err(self.not_called("a round", waited)),
-            // The leader has the same error.
-            Err(_) => Err(self.elsewhere()),
+            // The leader has the same error, and posts it for those that did not see the round.
+            Err(_) => {
+                self.step.set(Step::Out);
+                Err(self.elsewhere())
+            }
         }
     }
 
@@ -186,13 +221,22 @@ impl Node {
     ) -> Result<u64> {
         let round = tiles.begin()?;
         let number = round.number();
-        if let Some(mut part) = tiles.enter_at(0, self.ranks())? {
-            while let Some(mut tile) = part.claim()? {
-                kernel(&mut tile);
+        let run = || {
+            if let Some(mut part) = tiles.enter_at(0, self.ranks())? {
+                while let Some(mut tile) = part.claim()? {
+                    kernel(&mut tile);
+                }
+            }
+            round.finish(self.patience.get())
+        };
+        match run() {
+            Ok(()) => Ok(number),
+            Err(error) => {
+                // Ranks that were in the round have its error, and read no board.
+                self.step.set(Step::Out);
+                Err(error.into())
             }
         }
-        round.finish(self.patience.get())?;
-        Ok(number)
     }
 
     /// Tells the leader that this rank is in `call`. The leader waits for all ranks of its node, and
@@ -247,12 +291,20 @@ impl Node {
         match &done {
             Ok(words) => self.post(words, None)?,
             Err(Error::Elsewhere { rank }) => {
-                self.post(&[], Some(*rank))?;
+                self.post_failure(*rank);
                 step_aside();
             }
-            Err(_) => self.post(&[], Some(self.world_ranks[0]))?,
+            Err(_) => self.post_failure(self.world_ranks[0]),
         }
         done
+    }
+
+    /// Writes to the board that a rank has an error. It matters more than one of the board, which
+    /// leaves the others waiting.
+    fn post_failure(&self, rank: i32) {
+        if self.post(&[], Some(rank)).is_err() {
+            self.step.set(Step::Out);
+        }
     }
 
     /// Writes the outcome of a call to the board: its words, or the rank that has the error.
@@ -315,12 +367,12 @@ impl Node {
         }
     }
 
-    /// Tells the ranks of the node, which wait in a round, that their leader did not open it.
-    pub(crate) fn fail_here(&self, arrived: Result<()>) -> Result<()> {
-        if arrived.is_err() && self.is_leader() {
-            self.post(&[], Some(self.world_ranks[0]))?;
+    /// Tells the ranks of the node, which wait in a round, of an error of their leader.
+    pub(crate) fn fail_here<R>(&self, outcome: Result<R>) -> Result<R> {
+        if outcome.is_err() && self.is_leader() {
+            self.post_failure(self.world_ranks[0]);
         }
-        arrived
+        outcome
     }
 
     fn elsewhere(&self) -> Error {

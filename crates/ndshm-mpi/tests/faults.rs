@@ -24,6 +24,10 @@ fn main() -> Result<()> {
             a_panic_in_any_phase_ends_the_job,
         ),
         (
+            "an_exit_in_any_phase_ends_the_job",
+            an_exit_in_any_phase_ends_the_job,
+        ),
+        (
             "other_nodes_take_up_a_checkpoint",
             other_nodes_take_up_a_checkpoint,
         ),
@@ -36,12 +40,20 @@ fn main() -> Result<()> {
 }
 
 /// Where a rank ends.
-const PHASES: [&str; 6] = ["start", "round", "sum", "resample", "checkpoint", "barrier"];
+const PHASES: [&str; 7] = [
+    "start",
+    "lease",
+    "round",
+    "sum",
+    "resample",
+    "checkpoint",
+    "barrier",
+];
 
 fn rank(case: &[String]) -> Result<()> {
     let job = ndshm_mpi::init()?;
     match case[0].as_str() {
-        "kill" | "panic" => end_in(&job, case),
+        "kill" | "panic" | "exit" => end_in(&job, case),
         _ => {
             let nodes = case[1].parse().unwrap();
             let node = Node::from_comm_by(&job.world(), support::color(&job, nodes))?;
@@ -59,6 +71,7 @@ fn end_in(job: &Job, case: &[String]) -> Result<()> {
         if mine && phase == case[3] {
             match case[0].as_str() {
                 "panic" => panic!("as asked"),
+                "exit" => std::process::exit(3),
                 _ => {
                     let me = std::process::id() as i32;
                     // SAFETY: the call has no memory of this process as an argument.
@@ -76,6 +89,11 @@ fn end_in(job: &Job, case: &[String]) -> Result<()> {
     let w = node.rows::<f64, _>(ROWS)?;
     let start = Instant::now();
     for step in 0.. {
+        if step == 2 {
+            let guard = node.write(&x);
+            end("lease");
+            drop(guard);
+        }
         let tiles = node.partition(&x, (x.write(), w.write()))?;
         node.for_each(&tiles, |(mut x, mut w), tile| {
             w.fill(1.0 + tile.index() as f64);
@@ -156,6 +174,11 @@ fn a_death_in_any_phase_ends_the_job() {
 fn a_panic_in_any_phase_ends_the_job() {
     // Leaders and others, of the first and of the second node.
     ends("panic", |phase| vec![phase % 4]);
+}
+
+fn an_exit_in_any_phase_ends_the_job() {
+    // As of an error that main returns.
+    ends("exit", |phase| vec![(phase + 1) % 4]);
 }
 
 /// Runs up to step `last`, from the checkpoint if there is one.
