@@ -150,7 +150,7 @@ pub(crate) fn is_rank() -> bool {
 }
 
 /// Returns `true` in the thread that the process began with.
-fn is_main_thread() -> bool {
+pub(crate) fn is_main_thread() -> bool {
     // SAFETY: the call has no arguments.
     let thread = unsafe { libc::gettid() };
     u32::try_from(thread) == Ok(std::process::id())

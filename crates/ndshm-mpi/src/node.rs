@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::mem::ManuallyDrop;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use mpi::topology::{Color, SimpleCommunicator};
@@ -13,7 +13,7 @@ use ndshm::{Element, HandleTable, Partition, Queue, ReadGuard, Write, WriteGuard
 
 use crate::call::Call;
 use crate::error::{Error, Result};
-use crate::init::{is_rank, patience};
+use crate::init::{is_main_thread, is_rank, patience};
 use crate::leaders::{self, Leaders};
 use crate::rows::Rows;
 use crate::together::{Arrival, Step};
@@ -54,8 +54,6 @@ use crate::{segment, together};
 /// # Ok(()) });
 /// ```
 pub struct Node {
-    /// The number of this value among those of the process, from 1.
-    pub(crate) id: u64,
     pub(crate) table: &'static HandleTable,
     /// `None` in ranks that are not the first of their node.
     pub(crate) leaders: Option<Leaders>,
@@ -78,9 +76,6 @@ pub struct Node {
     pub(crate) kept: ManuallyDrop<RefCell<Vec<Box<dyn Any>>>>,
 }
 
-/// The nodes that this process has made.
-static NODES: AtomicU64 = AtomicU64::new(0);
-
 impl Node {
     /// Joins the segment of this rank's node: of the ranks that can share memory by
     /// `MPI_Comm_split_type`. Collective.
@@ -91,7 +86,8 @@ impl Node {
     /// - [`Error::NotCalled`] if a rank does not call within the
     ///   [patience](crate::Job::set_patience), and [`Error::Unequal`] if it calls
     ///   [`from_comm_by`](Node::from_comm_by).
-    /// - [`Error::NoJob`] without [`init`](crate::init).
+    /// - [`Error::NoJob`] without [`init`](crate::init), and [`Error::NotMainThread`] in another thread
+    ///   than that of `main`.
     /// - [`Error::Ndshm`] if there is no memory for the segment.
     pub fn from_comm(comm: &SimpleCommunicator) -> Result<Node> {
         all_call(comm, Call::new(format_args!("Node::from_comm")), Ok(()))?;
@@ -173,7 +169,6 @@ impl Node {
         };
         let (arrivals, board) = first_failure(&world, opened)?;
         Ok(Node {
-            id: NODES.fetch_add(1, Ordering::Relaxed) + 1,
             table,
             leaders,
             index: place[0] as usize,
@@ -286,18 +281,21 @@ impl std::fmt::Debug for Node {
 /// Errors name ranks of `comm`. `possible` is what this rank has found about its arguments.
 fn all_call(comm: &SimpleCommunicator, call: Call, possible: Result<()>) -> Result<()> {
     /// Messages of a call that failed may still come, and are no answers to a later one.
-    static OUT_OF_STEP: AtomicBool = AtomicBool::new(false);
+    static OUT_OF_STEP: OnceLock<()> = OnceLock::new();
 
     if !is_rank() {
         return Err(Error::NoJob);
     }
-    if OUT_OF_STEP.load(Ordering::Relaxed) {
+    if !is_main_thread() {
+        return Err(Error::NotMainThread);
+    }
+    if OUT_OF_STEP.get().is_some() {
         return Err(Error::OutOfStep { call: call.text() });
     }
     let failed = possible.is_err().then(|| comm.rank());
     let agreed = leaders::agree(comm, |rank| rank, call, call.after(0), failed, patience());
     if let Err(Error::NotCalled { .. } | Error::Unequal { .. }) = agreed {
-        OUT_OF_STEP.store(true, Ordering::Relaxed);
+        OUT_OF_STEP.get_or_init(|| ());
     }
     possible?;
     if let Err(Error::Elsewhere { .. }) = agreed {

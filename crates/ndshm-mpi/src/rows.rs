@@ -48,8 +48,8 @@ pub struct Rows<T, D> {
     node: usize,
     /// Elements of a row.
     width: usize,
-    /// The number of the `Node` of this process that made it.
-    of: u64,
+    /// The address of the table of the `Node` that made it, which is never dropped.
+    of: usize,
     /// The number of the array in its job, the same on all nodes.
     pub(crate) id: u64,
 }
@@ -186,7 +186,7 @@ impl Node {
             layout: Layout::new(first.unwrap_or(0), tile, self.count)?,
             node: self.index,
             width,
-            of: self.id,
+            of: self.address(),
             id: self.made.get(),
         })
     }
@@ -232,19 +232,20 @@ impl Node {
         self.made_by(x.of, x)
     }
 
-    /// Checks the number of the `Node` that made a value.
-    pub(crate) fn made_by(&self, of: u64, what: &impl fmt::Display) -> Result<()> {
-        match of == self.id {
+    /// Checks the [`address`](Node::address) of the `Node` that made a value.
+    pub(crate) fn made_by(&self, of: usize, what: &impl fmt::Display) -> Result<()> {
+        match of == self.address() {
             true => Ok(()),
             false => Err(Error::Argument {
                 call: what.to_string(),
-                problem: format!(
-                    "made by node {of} of this process, and used with node {}: use the Node that \
-                     made it",
-                    self.id
-                ),
+                problem: "made by another Node of this process: use the Node that made it".into(),
             }),
         }
+    }
+
+    /// Returns a number that no other `Node` of this process has.
+    pub(crate) fn address(&self) -> usize {
+        std::ptr::from_ref(self.table).addr()
     }
 
     /// Returns an error that all leaders have on the first one, and [`Error::Elsewhere`] on the

