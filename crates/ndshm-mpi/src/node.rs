@@ -29,7 +29,7 @@ use crate::{segment, together};
 /// [`Error::NotCalled`], [`Error::Unequal`]. The ranks are at different calls then, and later
 /// calls return [`Error::OutOfStep`]. After other errors the ranks may go on.
 ///
-/// What a node holds lasts as long as its process, so ranks may drop their values at any time and in
+/// The parts of a node last as long as its process, so ranks may drop their values at any time and in
 /// any order: other ranks may be in the last call, and MPI frees a communicator by all its ranks
 /// together. Make few nodes.
 ///
@@ -97,7 +97,7 @@ impl Node {
     /// Joins the segment of all ranks of this machine that pass the same `color`. Collective.
     ///
     /// For one segment per memory node of a large machine, or for a job that behaves as if it ran on
-    /// several machines. Ranks of different machines are on different nodes, whatever their colours.
+    /// several machines. Ranks of different machines are on different nodes, with any colours.
     ///
     /// ```
     /// # ndshm_mpi::doctest(|job| {
@@ -278,7 +278,7 @@ impl std::fmt::Debug for Node {
 }
 
 /// Waits for all ranks of a communicator, as no collective call of MPI does, and compares their calls.
-/// Errors name ranks of `comm`. `possible` is what this rank has found about its arguments.
+/// Errors name ranks of `comm`. `possible` has the error of this rank's arguments.
 fn all_call(comm: &SimpleCommunicator, call: Call, possible: Result<()>) -> Result<()> {
     /// Messages of a call that failed may still come, and are no answers to a later one.
     static OUT_OF_STEP: OnceLock<()> = OnceLock::new();
