@@ -32,14 +32,14 @@ impl Layout {
     ///
     /// # Errors
     /// - [`Error::TooFewTiles`] if there are more nodes than tiles.
-    /// - [`Error::Argument`] if `tile` or `nodes` is 0.
+    /// - [`Error::Argument`] if `rows`, `tile` or `nodes` is 0.
     pub fn new(rows: usize, tile: usize, nodes: usize) -> Result<Layout> {
-        if tile == 0 || nodes == 0 {
+        if tile == 0 || nodes == 0 || rows == 0 {
             return Err(Error::Argument {
                 call: "Layout::new".into(),
                 problem: format!(
-                    "{rows} rows in tiles of {tile} on {nodes} nodes: a tile has at least 1 row, and \
-                     a job at least 1 node"
+                    "{rows} rows in tiles of {tile} on {nodes} nodes: an array and a tile have \
+                     at least 1 row, and a job at least 1 node"
                 ),
             });
         }

@@ -352,17 +352,12 @@ fn odd(node: &Node) -> Result<()> {
         true => "nan".to_owned(),
         false => format!("{:016x}", x.to_bits()),
     };
-    for rows in [4, 5, 1030] {
+    for rows in [5, 600] {
         let x = node.rows_in_tiles::<f64, _>(rows, 1)?;
         let sums = node.rows_in_tiles::<f64, _>(rows, 1)?;
         let tiles = node.partition(&x, (x.write(), sums.write()))?;
         for first in ODD {
-            for (at, second) in [
-                (1, first),
-                (rows - 1, -0.0),
-                (rows / 2, -1e308),
-                (2, f64::NAN),
-            ] {
+            for (at, second) in [(rows - 1, first), (rows / 2, -0.0)] {
                 node.for_each(&tiles, |(mut x, mut sums), tile| {
                     x[0] = match tile.index() {
                         0 => first,
@@ -406,10 +401,10 @@ fn odd(node: &Node) -> Result<()> {
 
 fn odd_numbers_have_the_same_bits() {
     let mut expected = None;
-    for (ranks, nodes) in [(1, 1), (2, 2), (3, 2), (4, 4)] {
+    for (ranks, nodes) in [(1, 1), (2, 2), (3, 2)] {
         let ran = support::run(ranks, &format!("odd {nodes}")).succeeded();
         let found = ran.values("odd");
-        assert_eq!(found.len(), 3 * 8 * 4, "all ranks have one result");
+        assert_eq!(found.len(), 2 * 8 * 2, "all ranks have one result");
         assert_eq!(
             expected.get_or_insert(found.clone()),
             &found,

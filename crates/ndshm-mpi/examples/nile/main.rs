@@ -34,6 +34,17 @@ fn main() -> Result<()> {
     let job = ndshm_mpi::init()?;
     let world = job.world();
     let node = match options.nodes {
+        Some(nodes) if nodes > world.size() => {
+            // One rank reports it, and ends the job.
+            if world.rank() > 0 {
+                world.barrier();
+            }
+            let ranks = world.size();
+            let problem = format!(
+                "--nodes {nodes} on {ranks} ranks: each node has a rank; start as many, by mpirun -n {nodes}"
+            );
+            return Err(problem.into());
+        }
         Some(nodes) => Node::from_comm_by(&world, world.rank() * nodes / world.size())?,
         None => Node::from_comm(&world)?,
     };

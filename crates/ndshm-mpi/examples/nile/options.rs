@@ -53,7 +53,7 @@ impl Options {
                 "--seed" => options.seed = text.parse().map_err(|_| wrong())?,
                 "--obs-var" => {
                     let variance = text.parse().map_err(|_| wrong())?;
-                    let possible = Some(variance).filter(|&v| v > 0.0);
+                    let possible = Some(variance).filter(|&v: &f64| v > 0.0 && v.is_finite());
                     options.obs_var = Some(possible.ok_or_else(wrong)?);
                 }
                 _ => return Err(format!("there is no option {name}; see --help")),

@@ -38,6 +38,17 @@ fn main() -> Result<()> {
     let job = ndshm_mpi::init()?;
     let world = job.world();
     let node = match options.nodes {
+        Some(nodes) if nodes > world.size() => {
+            // One rank reports it, and ends the job.
+            if world.rank() > 0 {
+                world.barrier();
+            }
+            let ranks = world.size();
+            let problem = format!(
+                "--nodes {nodes} on {ranks} ranks: each node has a rank; start as many, by mpirun -n {nodes}"
+            );
+            return Err(problem.into());
+        }
         Some(nodes) => Node::from_comm_by(&world, world.rank() * nodes / world.size())?,
         None => Node::from_comm(&world)?,
     };
@@ -127,6 +138,17 @@ impl<'a> Filter<'a> {
         let Options { steps, every, .. } = *self.options;
         let mut truth = Truth::new(self.options);
         let first = self.begin()?;
+        if first > steps {
+            let problem = format!(
+                "--steps {steps}: the checkpoint is after step {first}; pass more steps, or another \
+                 directory"
+            );
+            if !self.node.is_first() {
+                // The first rank reports it, and ends the job.
+                self.node.barrier()?;
+            }
+            return Err(problem.into());
+        }
         for step in 0..first {
             truth.step(step);
         }

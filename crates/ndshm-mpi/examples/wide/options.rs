@@ -75,7 +75,10 @@ impl Options {
                 "--steps" => options.steps = number()?.into(),
                 "--substeps" => options.model.substeps = number()? as usize,
                 "--tile" => options.tile = number()? as usize,
-                "--nodes" => options.nodes = Some(number()? as i32),
+                "--nodes" => {
+                    let nodes = i32::try_from(number()?);
+                    options.nodes = Some(nodes.map_err(|_| format!("{name} {text}: too many"))?);
+                }
                 "--seed" => options.seed = number()?.into(),
                 "--checkpoint" => options.checkpoint = Some(text),
                 "--every" => options.every = number()?.into(),
