@@ -463,5 +463,5 @@ fn exchange(
     }
     drop(fill);
     node.free(from)?;
-    node.free(to)
+    Ok(node.free(to)?)
 }

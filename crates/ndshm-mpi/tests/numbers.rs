@@ -70,7 +70,7 @@ fn rank(case: &[String]) -> Result<()> {
             let tiles = node.partition(&x, (x.write(), w.write()))?;
             node.for_each(&tiles, |(mut x, mut w), _| {
                 x.fill(3.5);
-                w.fill(1e-300);
+                w.fill(1e-290);
             })?;
             node.resample_systematic(&w, 0.999, &x, &next)?;
             let (sum, range) = (node.sum(&next)?, node.min_max(&next)?);
@@ -453,15 +453,15 @@ fn wrong_traffic_is_named_once() {
     for (how, problem) in [
         (
             "fewer",
-            "node 0 sends rows 12096..12116 to node 1, which does not receive them",
+            "node 0 sends rows 8064..8084 to node 1, which does not receive them",
         ),
         (
             "none",
-            "node 0 sends rows 12096..12116 to node 1, which does not receive them",
+            "node 0 sends rows 8064..8084 to node 1, which does not receive them",
         ),
         (
             "more",
-            "node 1 receives rows 12096..12116 from node 0, which does not send them",
+            "node 1 receives rows 8064..8084 from node 0, which does not send them",
         ),
         ("within", "rows cannot move within one array"),
     ] {

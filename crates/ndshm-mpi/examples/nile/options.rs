@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::io::IsTerminal;
+use crate::progress::Progress;
 
 /// The text of `--help`.
 const HELP: &str = "\
@@ -19,8 +19,7 @@ pub struct Options {
     pub nodes: Option<i32>,
     pub seed: u64,
     pub obs_var: Option<f64>,
-    /// Show the progress in a terminal.
-    pub progress: bool,
+    pub progress: Progress,
 }
 
 impl Options {
@@ -30,7 +29,7 @@ impl Options {
             nodes: None,
             seed: 1,
             obs_var: None,
-            progress: std::io::stderr().is_terminal(),
+            progress: Progress::new(),
         };
         let mut arguments = std::env::args().skip(1);
         while let Some(name) = arguments.next() {

@@ -13,6 +13,8 @@
 
 mod model;
 mod options;
+#[path = "../progress.rs"]
+mod progress;
 
 use std::time::Instant;
 
@@ -162,16 +164,13 @@ impl<'a> Filter<'a> {
                 self.node
                     .checkpoint(directory, step, &[("x", &self.x[self.current])])?;
             }
-            if self.node.is_first() && self.options.progress {
-                eprint!("\rstep {} of {steps}", step + 1);
+            if self.node.is_first() {
+                self.options.progress.show(step + 1, steps);
             }
         }
         let time = start.elapsed() / (steps - first).max(1) as u32;
         let summary = self.summary()?;
         if let Some((mean, digest)) = summary {
-            if self.options.progress {
-                eprintln!();
-            }
             let cells = self.options.model.cells;
             let truth = truth.state.as_slice().unwrap_or_default();
             let squares = mean
