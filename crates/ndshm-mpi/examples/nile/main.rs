@@ -15,7 +15,7 @@ mod data;
 #[allow(dead_code, reason = "this example has tiles of its own")]
 mod model;
 mod options;
-#[path = "../progress.rs"]
+#[path = "../shared/progress.rs"]
 mod progress;
 
 use std::time::Instant;

@@ -13,7 +13,7 @@
 
 mod model;
 mod options;
-#[path = "../progress.rs"]
+#[path = "../shared/progress.rs"]
 mod progress;
 
 use std::time::Instant;
