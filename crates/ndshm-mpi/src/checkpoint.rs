@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use bytemuck::Pod;
+use mpi::traits::*;
 use ndarray::Dimension;
 use ndshm::Element;
 use serde_json::{Value, json};
@@ -18,6 +19,16 @@ use crate::rows::Rows;
 
 /// The file that names the last complete checkpoint.
 const LAST: &str = "step.json";
+
+/// Bytes that are read at a time, and over which digests are computed one after the other.
+const PART: usize = 1 << 20;
+
+/// The digest of no bytes.
+const EMPTY: u64 = 0xcbf2_9ce4_8422_2325;
+
+const NOT_READ: &str = "cannot be read, and all nodes must see the files of all nodes";
+const NOT_WRITTEN: &str = "cannot be written; the last checkpoint is still there. Make room, or pass \
+                           another directory";
 
 /// A global array that a checkpoint contains: any [`Rows`].
 pub trait Saved: sealed::Saved {}
@@ -33,9 +44,10 @@ mod sealed {
         fn id_of(&self) -> u64;
         fn is_of(&self, node: &Node) -> Result<()>;
         fn element(&self) -> (&'static str, usize);
-        fn save(&self, node: &Node, path: &Path) -> Result<()>;
-        /// Reads `rows` of the global array from a file that has the rows `has`.
-        fn load(&self, node: &Node, path: &Path, has: Range<usize>) -> Result<()>;
+        /// Writes this node's rows, also to the disk, and returns their digest.
+        fn save(&self, node: &Node, path: &Path) -> Result<u64>;
+        /// Reads this node's rows from a file that has the rows `has`, and checks all of it.
+        fn load(&self, node: &Node, path: &Path, has: Range<usize>, digest: u64) -> Result<()>;
     }
 
     impl<T: Element + Pod, D: Dimension> Saved for Rows<T, D> {
@@ -59,12 +71,17 @@ mod sealed {
             (std::any::type_name::<T>(), size_of::<T>())
         }
 
-        fn save(&self, node: &Node, path: &Path) -> Result<()> {
+        fn save(&self, node: &Node, path: &Path) -> Result<u64> {
             // Written beside the path, and renamed once it is complete.
-            Ok(node.table.save_npy(self.handle(), path)?)
+            node.table.save_npy(self.handle(), path)?;
+            (File::open(path).and_then(|file| file.sync_all()))
+                .map_err(failed(path, NOT_WRITTEN))?;
+            let rows = node.table.read(self.handle())?;
+            let bytes: &[u8] = bytemuck::cast_slice(rows.as_slice().unwrap_or_default());
+            Ok(bytes.chunks(PART).fold(EMPTY, digest_of))
         }
 
-        fn load(&self, node: &Node, path: &Path, has: Range<usize>) -> Result<()> {
+        fn load(&self, node: &Node, path: &Path, has: Range<usize>, digest: u64) -> Result<()> {
             let here = self.range();
             let wanted = common(&here, &has);
             if wanted.is_empty() {
@@ -74,13 +91,34 @@ mod sealed {
             let mut to = node.table.write(self.handle())?;
             let to: &mut [u8] = bytemuck::cast_slice_mut(to.as_slice_mut().unwrap_or_default());
             let to = &mut to[(wanted.start - here.start) * row..(wanted.end - here.start) * row];
-            let mut file = File::open(path).map_err(failed(path, "cannot be opened"))?;
-            let start = header_len(&mut file, path, (has.len() * row) as u64)?;
-            file.seek(SeekFrom::Start(
-                start + ((wanted.start - has.start) * row) as u64,
-            ))
-            .and_then(|_| file.read_exact(to))
-            .map_err(failed(path, "cannot be read"))
+            let wanted = (wanted.start - has.start) * row..(wanted.end - has.start) * row;
+            let mut file = File::open(path).map_err(failed(path, NOT_READ))?;
+            let bytes = has.len() * row;
+            let start = header_len(&mut file, path, bytes as u64)?;
+            (file.seek(SeekFrom::Start(start))).map_err(failed(path, NOT_READ))?;
+            let mut part = vec![0; PART.min(bytes)];
+            let (mut found, mut at) = (EMPTY, 0);
+            while at < bytes {
+                let part = &mut part[..PART.min(bytes - at)];
+                file.read_exact(part).map_err(failed(path, NOT_READ))?;
+                found = digest_of(found, part);
+                let rows = common(&wanted, &(at..at + part.len()));
+                if !rows.is_empty() {
+                    to[rows.start - wanted.start..rows.end - wanted.start]
+                        .copy_from_slice(&part[rows.start - at..rows.end - at]);
+                }
+                at += part.len();
+            }
+            match found == digest {
+                true => Ok(()),
+                false => Err(Error::Checkpoint {
+                    path: path.display().to_string(),
+                    problem: format!(
+                        "its digest is {found:016x}, and was {digest:016x} when it was written: it is \
+                         damaged; begin without it, or put the file back from a copy"
+                    ),
+                }),
+            }
         }
     }
 }
@@ -88,10 +126,11 @@ mod sealed {
 impl Node {
     /// Saves arrays, each node its rows, and names the checkpoint by `step`. Collective.
     ///
-    /// `directory` is one that all nodes see. Each checkpoint is a directory in it, with a file
-    /// `NAME-00003-of-00016.npy` for each array and node. Files are written beside their names and
-    /// renamed. When all nodes have written theirs, the first rank replaces `step.json`, and removes the
-    /// checkpoint before. So a job that is killed at any moment leaves a complete checkpoint.
+    /// `directory` is one that all nodes see, and no other job uses. Each checkpoint is a directory in
+    /// it, with a file `NAME-00003-of-00016.npy` for each array and node. Files are written beside their
+    /// names, forced to the disk, and renamed. When all nodes have written theirs, the first rank
+    /// replaces `step.json`, and removes the checkpoint before. So a job that is killed at any moment
+    /// leaves a complete checkpoint, and so does a disk that is full.
     ///
     /// ```
     /// # ndshm_mpi::doctest(|job| {
@@ -115,7 +154,8 @@ impl Node {
     ///
     /// # Errors
     /// - [`Error::Checkpoint`] or [`Error::Ndshm`] if a file cannot be written. The last checkpoint
-    ///   stays.
+    ///   stays, and the job can go on.
+    /// - [`Error::Argument`] if two arrays have one name, or a name is not possible for a file.
     /// - Same as [`sum`](Node::sum).
     pub fn checkpoint(
         &self,
@@ -125,68 +165,56 @@ impl Node {
     ) -> Result<()> {
         arrays.iter().try_for_each(|(_, array)| array.is_of(self))?;
         let directory = directory.as_ref();
-        let to = directory.join(format!("step-{step:010}"));
         let call = Call::new(format_args!(
             "checkpoint {step} of {} in {}",
             names(arrays),
             directory.display()
         ));
-        self.lead(call, |_| {
-            fs::create_dir_all(&to).map_err(failed(&to, "cannot be made"))?;
-            for (name, array) in arrays {
-                array.save(self, &file(&to, name, self.index, self.count))?;
-            }
+        self.lead(call, |leaders| {
+            self.first_alone(possible_names(call, arrays))?;
+            // Beside the last checkpoint, also if that is of the same step.
+            let mut take = [0u64];
+            let made = match self.index {
+                0 => new_part(directory, step),
+                _ => Ok(0),
+            };
+            take[0] = *made.as_ref().unwrap_or(&0);
+            leaders.settle(made)?;
+            leaders
+                .comm
+                .process_at_rank(0)
+                .broadcast_into(&mut take[..]);
+            let to = part_of(directory, step, take[0]);
+            let digests = leaders.settle(self.save_all(&to, arrays))?;
+            let mut of_all = vec![0; digests.len() * self.count];
+            leaders.comm.all_gather_into(&digests[..], &mut of_all[..]);
+            leaders.settle(match self.index {
+                0 => name_last(directory, step, take[0], self.count, arrays, &of_all),
+                _ => Ok(()),
+            })?;
             Ok([])
         })
-        .map(|[]| ())?;
-        // All nodes have written when the leaders agree on this call.
-        self.lead(
-            Call::new(format_args!("checkpoint {step}, written")),
-            |_| {
-                if self.index > 0 {
-                    return Ok([]);
-                }
-                let last = directory.join(LAST);
-                let before = read_last(&last)?;
-                let of_array = |(name, array): &(&str, &dyn Saved)| {
-                    let layout = array.layout_of();
-                    json!({
-                        "name": name,
-                        "type": array.element().0,
-                        "rows": layout.rows(),
-                        "tile": layout.tile(),
-                        "width": array.width_of(),
-                    })
-                };
-                let text = json!({
-                    "step": step,
-                    "nodes": self.count,
-                    "arrays": arrays.iter().map(of_array).collect::<Vec<_>>(),
-                });
-                let beside = directory.join(format!(".{LAST}.part"));
-                fs::write(&beside, format!("{text:#}\n"))
-                    .and_then(|()| File::open(&beside)?.sync_all())
-                    .and_then(|()| fs::rename(&beside, &last))
-                    .map_err(failed(&last, "cannot be written"))?;
-                if let Some(before) = before.and_then(|before| before["step"].as_u64())
-                    && before != step
-                {
-                    // What cannot be removed is only in the way of the disk's space.
-                    let _ = fs::remove_dir_all(directory.join(format!("step-{before:010}")));
-                }
-                Ok([])
-            },
-        )
         .map(|[]| ())
+    }
+
+    /// Saves this node's rows of all arrays, and returns their digests.
+    fn save_all(&self, to: &Path, arrays: &[(&str, &dyn Saved)]) -> Result<Vec<u64>> {
+        let save = |(name, array): &(&str, &dyn Saved)| {
+            array.save(self, &file(to, name, self.index, self.count))
+        };
+        let digests = arrays.iter().map(save).collect::<Result<_>>()?;
+        sync_directory(to)?;
+        Ok(digests)
     }
 
     /// Loads the last complete checkpoint, which any number of nodes may have written, and returns its
     /// step. Returns `None` if there is none. Collective.
     ///
-    /// Each node reads its rows alone.
+    /// Each node reads the files that have rows of it, and compares their digests.
     ///
     /// # Errors
-    /// - [`Error::Checkpoint`] if the checkpoint lacks an array, or has one of another type or shape.
+    /// - [`Error::Checkpoint`] if the checkpoint lacks an array, has one of another type or shape, or is
+    ///   damaged. The arrays may be partly loaded then.
     /// - Same as [`sum`](Node::sum).
     pub fn restore(
         &self,
@@ -200,40 +228,194 @@ impl Node {
             names(arrays),
             directory.display()
         ));
-        let [found, step] = self.lead(call, |_| {
+        let [found, step] = self.lead(call, |leaders| {
             let path = directory.join(LAST);
-            let Some(last) = self.first_alone(read_last(&path))? else {
+            // The first node alone reads what is written while others may look.
+            let mut step = [0; 2];
+            let last = leaders.settle(read_last(&path))?;
+            if let Some(last) = &last {
+                step = [1, number(&path, last, "step").unwrap_or(0)];
+            }
+            let mut of_first = step;
+            leaders
+                .comm
+                .process_at_rank(0)
+                .broadcast_into(&mut of_first[..]);
+            leaders.settle(match step == of_first {
+                true => Ok(()),
+                false => Err(Error::Checkpoint {
+                    path: path.display().to_string(),
+                    problem: format!(
+                        "node {} does not see the file that the first node sees: pass a directory \
+                         that all nodes share",
+                        self.index
+                    ),
+                }),
+            })?;
+            let Some(last) = last else {
                 return Ok([0; 2]);
             };
-            let number = |value: &Value, name: &str| {
-                value[name].as_u64().ok_or_else(|| Error::Checkpoint {
-                    path: path.display().to_string(),
-                    problem: format!("it has no number {name:?}: it is not of ndshm-mpi"),
-                })
-            };
-            let step = self.first_alone(number(&last, "step"))?;
-            let nodes = self.first_alone(number(&last, "nodes"))? as usize;
-            let from = directory.join(format!("step-{step:010}"));
-            for (name, array) in arrays {
-                let layout = self.first_alone(saved_layout(&path, &last, nodes, name, *array))?;
-                for node in 0..nodes {
-                    array.load(self, &file(&from, name, node, nodes), layout.rows_of(node))?;
-                }
-            }
-            Ok([1, step])
+            leaders.settle(self.load_all(directory, &path, &last, arrays))?;
+            Ok(step)
         })?;
         Ok((found != 0).then_some(step))
     }
+
+    /// Loads this node's rows of all arrays.
+    fn load_all(
+        &self,
+        directory: &Path,
+        path: &Path,
+        last: &Value,
+        arrays: &[(&str, &dyn Saved)],
+    ) -> Result<()> {
+        let step = number(path, last, "step")?;
+        let nodes = number(path, last, "nodes")? as usize;
+        let from = part_of(directory, step, number(path, last, "part")?);
+        let saved = (arrays.iter())
+            .map(|(name, array)| saved_layout(path, last, nodes, name, *array))
+            .collect::<Result<Vec<_>>>()?;
+        for ((name, array), (layout, digests)) in arrays.iter().zip(saved) {
+            for (node, digest) in digests.into_iter().enumerate() {
+                let path = file(&from, name, node, nodes);
+                array.load(self, &path, layout.rows_of(node), digest)?;
+            }
+        }
+        Ok(())
+    }
 }
 
-/// Checks a saved array, and returns its division among the nodes that wrote it.
+/// Returns the directory of a checkpoint. There may be two of one step, of which `step.json` names one.
+fn part_of(directory: &Path, step: u64, part: u64) -> PathBuf {
+    directory.join(match part {
+        0 => format!("step-{step:010}"),
+        _ => format!("step-{step:010}-{part}"),
+    })
+}
+
+/// Makes an empty directory for a checkpoint, which is not that of the last one. Returns its part.
+fn new_part(directory: &Path, step: u64) -> Result<u64> {
+    let last = directory.join(LAST);
+    let part = match read_last(&last)? {
+        Some(last) if last["step"].as_u64() == Some(step) => {
+            1 - last["part"].as_u64().unwrap_or(1).min(1)
+        }
+        _ => 0,
+    };
+    let to = part_of(directory, step, part);
+    // What a killed job has left there is of other nodes.
+    match fs::remove_dir_all(&to) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => fs::create_dir_all(&to),
+    }
+    .map_err(failed(&to, NOT_WRITTEN))?;
+    sync_directory(directory)?;
+    Ok(part)
+}
+
+/// Replaces the file that names the last checkpoint, and removes the one before.
+fn name_last(
+    directory: &Path,
+    step: u64,
+    part: u64,
+    nodes: usize,
+    arrays: &[(&str, &dyn Saved)],
+    digests: &[u64],
+) -> Result<()> {
+    let last = directory.join(LAST);
+    let before = read_last(&last)?;
+    let of_array = |(at, (name, array)): (usize, &(&str, &dyn Saved))| {
+        let layout = array.layout_of();
+        let digests = digests.iter().skip(at).step_by(arrays.len());
+        json!({
+            "name": name,
+            "type": array.element().0,
+            "rows": layout.rows(),
+            "tile": layout.tile(),
+            "width": array.width_of(),
+            "digests": digests.map(|digest| format!("{digest:016x}")).collect::<Vec<_>>(),
+        })
+    };
+    let text = json!({
+        "step": step,
+        "part": part,
+        "nodes": nodes,
+        "arrays": arrays.iter().enumerate().map(of_array).collect::<Vec<_>>(),
+    });
+    let beside = directory.join(format!(".{LAST}.part"));
+    fs::write(&beside, format!("{text:#}\n"))
+        .and_then(|()| File::open(&beside)?.sync_all())
+        .and_then(|()| fs::rename(&beside, &last))
+        .map_err(failed(&last, NOT_WRITTEN))?;
+    // The name is on the disk before the old checkpoint goes.
+    sync_directory(directory)?;
+    let numbers = |before: Value| Some((before["step"].as_u64()?, before["part"].as_u64()?));
+    if let Some(before) = before.and_then(numbers)
+        && before != (step, part)
+    {
+        // If it cannot be removed, it only takes up room.
+        let _ = fs::remove_dir_all(part_of(directory, before.0, before.1));
+    }
+    Ok(())
+}
+
+/// Checks that each name makes a file of its own.
+fn possible_names(call: Call, arrays: &[(&str, &dyn Saved)]) -> Result<()> {
+    for (at, (name, _)) in arrays.iter().enumerate() {
+        let is_file = !name.is_empty() && !name.contains(['/', '\0']);
+        if !is_file || arrays[..at].iter().any(|(other, _)| other == name) {
+            return Err(Error::Argument {
+                call: call.text(),
+                problem: format!(
+                    "the name {name:?} of array {at} is part of a file's name: pass different names \
+                     without a slash"
+                ),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Returns a number of `step.json`.
+fn number(path: &Path, last: &Value, name: &str) -> Result<u64> {
+    last[name].as_u64().ok_or_else(|| Error::Checkpoint {
+        path: path.display().to_string(),
+        problem: format!("it has no number {name:?}: it is not of ndshm-mpi"),
+    })
+}
+
+/// Adds the bytes of a part to a digest.
+fn digest_of(digest: u64, part: &[u8]) -> u64 {
+    let add = |digest: u64, word: u64| {
+        let mixed = (digest ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        mixed ^ (mixed >> 32)
+    };
+    let (words, rest) = part.as_chunks::<8>();
+    let digest = words
+        .iter()
+        .map(|&word| u64::from_le_bytes(word))
+        .fold(digest, add);
+    rest.iter().map(|&byte| u64::from(byte)).fold(digest, add)
+}
+
+/// Forces the names in a directory to the disk.
+fn sync_directory(path: &Path) -> Result<()> {
+    match File::open(path).and_then(|file| file.sync_all()) {
+        // Some file systems cannot, and need not.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+        synced => synced.map_err(failed(path, NOT_WRITTEN)),
+    }
+}
+
+/// Checks a saved array. Returns its division among the nodes that wrote it, and the digests of its
+/// files.
 fn saved_layout(
     path: &Path,
     last: &Value,
     nodes: usize,
     name: &str,
     array: &dyn Saved,
-) -> Result<Layout> {
+) -> Result<(Layout, Vec<u64>)> {
     let problem = |problem: String| Error::Checkpoint {
         path: path.display().to_string(),
         problem,
@@ -255,7 +437,17 @@ fn saved_layout(
         )));
     }
     let tile = saved["tile"].as_u64().unwrap_or(0) as usize;
-    Layout::new(array.layout_of().rows(), tile, nodes)
+    let digests = (saved["digests"].as_array().into_iter().flatten())
+        .map_while(|digest| u64::from_str_radix(digest.as_str()?, 16).ok());
+    let digests: Vec<u64> = digests.collect();
+    match Layout::new(array.layout_of().rows(), tile, nodes) {
+        Ok(layout) if digests.len() == nodes => Ok((layout, digests)),
+        _ => Err(problem(format!(
+            "its tile of {tile} rows and {} digests of {name:?} do not fit {nodes} nodes: it was \
+             changed after it was written; put it back from a copy",
+            digests.len()
+        ))),
+    }
 }
 
 /// Reads the file that names the last checkpoint. `None` if there is none.
@@ -263,11 +455,13 @@ fn read_last(path: &Path) -> Result<Option<Value>> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed(path, "cannot be read")(error)),
+        Err(error) => return Err(failed(path, NOT_READ)(error)),
     };
     let value = serde_json::from_str(&text).map_err(|error| Error::Checkpoint {
         path: path.display().to_string(),
-        problem: format!("it is not a JSON text: {error}"),
+        problem: format!(
+            "it is not a JSON text: {error}; put it back from a copy, or remove it to begin anew"
+        ),
     })?;
     Ok(Some(value))
 }
@@ -276,7 +470,7 @@ fn read_last(path: &Path) -> Result<Option<Value>> {
 fn header_len(file: &mut File, path: &Path, elements: u64) -> Result<u64> {
     let mut start = [0u8; 12];
     let len = (file.read_exact(&mut start).and_then(|()| file.metadata()))
-        .map_err(failed(path, "cannot be read"))?
+        .map_err(failed(path, NOT_READ))?
         .len();
     let header = match (&start[..6] == b"\x93NUMPY", start[6]) {
         (true, 1) => 10 + u64::from(u16::from_le_bytes([start[8], start[9]])),
@@ -293,7 +487,7 @@ fn header_len(file: &mut File, path: &Path, elements: u64) -> Result<u64> {
             path: path.display().to_string(),
             problem: format!(
                 "{len} bytes are not a .npy file with {elements} bytes of elements: it was changed \
-                 or cut off after it was written"
+                 or cut off after it was written; begin without it, or put it back from a copy"
             ),
         }),
     }

@@ -3,7 +3,9 @@
 use std::ops::Range;
 
 use bytemuck::Pod;
-use mpi::datatype::{MutView, UserDatatype, View};
+use mpi::Address;
+use mpi::collective::SystemOperation;
+use mpi::datatype::{MutView, PartitionMut, UserDatatype, View};
 use mpi::request::multiple_scope;
 use mpi::topology::SimpleCommunicator;
 use mpi::traits::*;
@@ -12,9 +14,10 @@ use ndshm::{Element, Handle, Read, Write};
 
 use crate::call::Call;
 use crate::error::{Error, Result};
+use crate::leaders::Leaders;
 use crate::node::Node;
 use crate::rows::Rows;
-use crate::traffic::{Traffic, WIDE};
+use crate::traffic::{Crossing, Traffic, WIDE};
 
 /// Tags of rows, and of the places to which rows belong.
 const ROWS: i32 = 0x6e67;
@@ -32,7 +35,7 @@ impl Node {
     /// writes the row of `from` that each is a copy of; this node must have it. Rows that stay on
     /// their node are left to the caller, in a [`for_each`](Node::for_each).
     ///
-    /// Rows of 64 bytes and more cross once per ancestor and tile, without a copy on either side.
+    /// Rows of 64 bytes and more cross once per ancestor and crossing, without a copy on either side.
     /// Narrow rows are put together in messages of at most 1 MiB.
     ///
     /// ```
@@ -59,8 +62,8 @@ impl Node {
     /// ```
     ///
     /// # Errors
-    /// - [`Error::Argument`] if the arrays or the traffic do not fit together, or an ancestor is on
-    ///   another node.
+    /// - [`Error::Argument`] if the arrays or the traffic do not fit together, if a node receives
+    ///   other rows than are sent to it, or if an ancestor is on another node.
     /// - Same as [`sum`](Node::sum).
     pub fn exchange<T: Element + Pod, D: Dimension + 'static>(
         &self,
@@ -73,7 +76,12 @@ impl Node {
         let call = Call::new(format_args!("exchange from {from} to {to}"));
         let fits = traffic.layout() == to.layout() && traffic.node() == self.index;
         let mut possible = Ok(());
-        if !fits || from.width() != to.width() {
+        if from.id == to.id {
+            possible = Err(Error::Argument {
+                call: call.text(),
+                problem: "rows cannot move within one array: pass two arrays".into(),
+            });
+        } else if !fits || from.width() != to.width() {
             possible = Err(Error::Argument {
                 call: call.text(),
                 problem: format!(
@@ -88,8 +96,8 @@ impl Node {
                 ),
             });
         }
-        let [fill, repeats] = self.lead(call, |_| {
-            self.first_alone(possible)?;
+        let [fill, repeats] = self.lead(call, |leaders| {
+            leaders.compare_traffic(call, traffic, possible)?;
             let repeats = self.exchange_as_leader(traffic, from, to, &mut |rows, places| {
                 ancestors(rows, places);
                 Ok(())
@@ -237,10 +245,22 @@ impl Messages<'_> {
                 for rows in Traffic::messages(crossing.rows.clone(), row_bytes) {
                     self.places(rows, ancestors);
                     out.clear();
-                    for &place in &self.places {
-                        out.extend_from_slice(
-                            &self.source[place as usize * row_bytes..][..row_bytes],
-                        );
+                    match row_bytes {
+                        // One number: without a call for each copy.
+                        8 => {
+                            let (words, _) = self.source.as_chunks::<8>();
+                            out.resize(self.places.len() * 8, 0);
+                            let (rows, _) = out.as_chunks_mut::<8>();
+                            for (row, &place) in rows.iter_mut().zip(&self.places) {
+                                *row = words[place as usize];
+                            }
+                        }
+                        _ => {
+                            for &place in &self.places {
+                                let start = place as usize * row_bytes;
+                                out.extend_from_slice(&self.source[start..start + row_bytes]);
+                            }
+                        }
                     }
                     to.send_with_tag(&out[..], ROWS);
                 }
@@ -254,8 +274,9 @@ impl Messages<'_> {
     fn wide(&mut self, repeats: &mut [u8], ancestors: &mut Ancestors<'_>) {
         let bytes = self.row_bytes;
         let row = row_type(bytes);
+        let tile = self.traffic.layout().tile();
         let first_row = self.traffic.layout().rows_of(self.traffic.node()).start;
-        let divide = |crossings: &[crate::Crossing]| -> Vec<Vec<Range<usize>>> {
+        let divide = |crossings: &[Crossing]| -> Vec<Vec<Range<usize>>> {
             let messages = |rows: &Range<usize>| Traffic::messages(rows.clone(), bytes).collect();
             (crossings.iter().map(|crossing| messages(&crossing.rows))).collect()
         };
@@ -263,19 +284,25 @@ impl Messages<'_> {
             divide(self.traffic.sends()),
             divide(self.traffic.receives()),
         );
+        // Of each crossing, the row sent last and the row received last.
+        let mut sent = vec![None; sends.len()];
+        let mut received = vec![0; receives.len()];
         let turns = (sends.iter().chain(&receives)).map(Vec::len).max();
         for turn in 0..turns.unwrap_or(0) {
             // What goes to each partner: the places in its message, and the rows here.
             let mut going = Vec::new();
-            for (crossing, messages) in self.traffic.sends().iter().zip(&sends) {
+            let crossings = self.traffic.sends().iter().zip(&sends).zip(&mut sent);
+            for ((crossing, messages), sent) in crossings {
                 let Some(rows) = messages.get(turn) else {
                     continue;
                 };
                 self.places(rows.clone(), ancestors);
-                let crossing_rows = self.traffic.crossing_rows(rows.clone(), &self.places);
-                let here = |&offset: &u32| self.places[offset as usize] as i32;
-                let sources: Vec<i32> = crossing_rows.iter().map(here).collect();
-                let kind = UserDatatype::indexed_block(1, &sources, &row);
+                let crossing_rows = Traffic::crossing_rows(*sent, &self.places);
+                *sent = self.places.last().copied();
+                let here =
+                    |&offset: &u32| (self.places[offset as usize] as usize * bytes) as Address;
+                let sources: Vec<Address> = crossing_rows.iter().map(here).collect();
+                let kind = UserDatatype::heterogeneous_indexed_block(1, &sources, &row);
                 going.push((crossing.node as i32, crossing_rows, kind));
             }
             let views: Vec<_> = (going.iter())
@@ -293,7 +320,8 @@ impl Messages<'_> {
                         of_places.add(send);
                         of_rows.add(to.immediate_send_with_tag(scope, view, ROWS));
                     }
-                    for (crossing, messages) in traffic.receives().iter().zip(&receives) {
+                    let crossings = traffic.receives().iter().zip(&receives).zip(&mut received);
+                    for ((crossing, messages), received) in crossings {
                         let Some(rows) = messages.get(turn) else {
                             continue;
                         };
@@ -302,18 +330,34 @@ impl Messages<'_> {
                         let start = rows.start - first_row;
                         repeats[start..start + rows.len()].fill(1);
                         let mut here = Vec::with_capacity(places.len());
-                        for place in places {
+                        for &place in &places {
                             // A place beyond the message is not of this crate: a panic ends the job.
                             assert!((place as usize) < rows.len(), "a place in the message");
                             let place = start + place as usize;
                             repeats[place] = 0;
-                            here.push(place as i32);
+                            here.push((place * bytes) as Address);
                         }
-                        let kind = UserDatatype::indexed_block(1, &here, &row);
+                        let kind = UserDatatype::heterogeneous_indexed_block(1, &here, &row);
                         // SAFETY: the datatype reaches rows of `target` alone: those of `rows`.
                         let mut view =
                             unsafe { MutView::with_count_and_datatype(&mut *target, 1, &kind) };
                         from.receive_into_with_tag(&mut view, ROWS);
+                        // A tile is filled up by one rank, which does not see other tiles: so the
+                        // first row of a tile is copied here.
+                        let mut places = places.into_iter().map(|place| start + place as usize);
+                        let mut next = places.next();
+                        for first in (rows.start.next_multiple_of(tile)..rows.end).step_by(tile) {
+                            let first = first - first_row;
+                            while let Some(place) = next.filter(|&place| place <= first) {
+                                *received = place;
+                                next = places.next();
+                            }
+                            if std::mem::take(&mut repeats[first]) != 0 {
+                                let row = *received * bytes..(*received + 1) * bytes;
+                                target.copy_within(row, first * bytes);
+                            }
+                        }
+                        *received = places.last().or(next).unwrap_or(*received);
                     }
                     of_places.wait_all(&mut Vec::new());
                 });
@@ -326,8 +370,126 @@ impl Messages<'_> {
 /// Returns a row as one datatype, so that messages count rows: an element count would not fit 31
 /// bits.
 pub(crate) fn row_type(bytes: usize) -> UserDatatype {
-    match bytes.is_multiple_of(8) {
-        true => UserDatatype::contiguous((bytes / 8) as i32, &u64::equivalent_datatype()),
-        false => UserDatatype::contiguous(bytes as i32, &u8::equivalent_datatype()),
+    const PIECE: usize = 1 << 20;
+    let byte = u8::equivalent_datatype();
+    match (i32::try_from(bytes), bytes.is_multiple_of(8)) {
+        (Ok(bytes), true) => UserDatatype::contiguous(bytes / 8, &u64::equivalent_datatype()),
+        (Ok(bytes), false) => UserDatatype::contiguous(bytes, &byte),
+        // Pieces, and the bytes after them.
+        (Err(_), _) => {
+            let piece = UserDatatype::contiguous(PIECE as i32, &byte);
+            let pieces = UserDatatype::contiguous((bytes / PIECE) as i32, &piece);
+            let rest = UserDatatype::contiguous((bytes % PIECE) as i32, &byte);
+            let end = (bytes - bytes % PIECE) as Address;
+            UserDatatype::structured(&[1, 1], &[0, end], &[pieces.as_ref(), rest.as_ref()])
+        }
+    }
+}
+
+impl Leaders {
+    /// Checks that each node receives what others send to it. `possible` is the error that a node has
+    /// found before. All leaders call this.
+    fn compare_traffic(&self, call: Call, traffic: &Traffic, possible: Result<()>) -> Result<()> {
+        let words = |from: usize, to: usize, rows: &Range<usize>| {
+            [from, to, rows.start, rows.end].map(|word| word as u64)
+        };
+        let me = traffic.node();
+        let sends: Vec<_> = (traffic.sends().iter())
+            .map(|crossing| words(me, crossing.node, &crossing.rows))
+            .collect();
+        let receives: Vec<_> = (traffic.receives().iter())
+            .map(|crossing| words(crossing.node, me, &crossing.rows))
+            .collect();
+        // Both ends of a crossing have one hash: all differences of the nodes add up to 0.
+        let hash = |words: &[u64; 4]| {
+            (words.iter()).fold(0xcbf2_9ce4_8422_2325, |hash: u64, word| {
+                let mixed = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                mixed ^ (mixed >> 29)
+            })
+        };
+        let sum = |all: &[[u64; 4]]| all.iter().map(hash).fold(0, u64::wrapping_add);
+        let mine = [
+            sum(&sends).wrapping_sub(sum(&receives)),
+            u64::from(possible.is_err()),
+        ];
+        let mut of_all = [0; 2];
+        (self.comm).all_reduce_into(&mine[..], &mut of_all[..], SystemOperation::sum());
+        if of_all == [0; 2] {
+            return Ok(());
+        }
+        self.settle(possible)?;
+        let (sent, expected) = (self.gather_words(&sends), self.gather_words(&receives));
+        let lacks = |some: &[[u64; 4]], others: &[[u64; 4]]| {
+            some.iter().find(|one| !others.contains(one)).copied()
+        };
+        let remedy = "make the traffic of all nodes from the same numbers";
+        let (reporter, problem) = match (lacks(&sent, &expected), lacks(&expected, &sent)) {
+            (Some([from, to, start, end]), _) => (
+                from,
+                format!(
+                    "node {from} sends rows {start}..{end} to node {to}, which does not receive \
+                     them: {remedy}"
+                ),
+            ),
+            (None, Some([from, to, start, end])) => (
+                to,
+                format!(
+                    "node {to} receives rows {start}..{end} from node {from}, which does not send \
+                     them: {remedy}"
+                ),
+            ),
+            (None, None) => (0, format!("rows are sent twice: {remedy}")),
+        };
+        let call = call.text();
+        self.settle(match self.comm.rank() as u64 == reporter {
+            true => Err(Error::Argument { call, problem }),
+            false => Ok(()),
+        })
+    }
+
+    /// Gathers the words of all nodes.
+    fn gather_words(&self, mine: &[[u64; 4]]) -> Vec<[u64; 4]> {
+        let mut counts = vec![0i32; self.comm.size() as usize];
+        let flat = mine.as_flattened();
+        (self.comm).all_gather_into(&(flat.len() as i32), &mut counts[..]);
+        let places: Vec<i32> = (counts.iter())
+            .scan(0, |end, count| Some(std::mem::replace(end, *end + count)))
+            .collect();
+        let len: i32 = counts.iter().sum();
+        let mut all = vec![[0; 4]; len as usize / 4];
+        let mut parts = PartitionMut::new(all.as_flattened_mut(), counts, places);
+        self.comm.all_gather_varcount_into(flat, &mut parts);
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mpi::raw::AsRaw;
+
+    use super::*;
+
+    #[test]
+    fn a_row_of_any_number_of_bytes_is_one_datatype() {
+        crate::doctest(|_| {
+            for bytes in [
+                0,
+                5,
+                8,
+                (1 << 31) - 8,
+                (1 << 31) + 5,
+                5 << 31,
+                (1 << 40) + 1,
+            ] {
+                let kind = row_type(bytes);
+                let (mut lower, mut extent) = (0, 0);
+                // SAFETY: the datatype is committed, and the places are of this function.
+                unsafe {
+                    mpi::ffi::MPI_Type_get_extent(kind.as_raw(), &mut lower, &mut extent);
+                }
+                assert_eq!((lower, extent), (0, bytes as Address), "{bytes}");
+            }
+            Ok(())
+        });
     }
 }

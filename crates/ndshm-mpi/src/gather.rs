@@ -59,7 +59,17 @@ impl Node {
                 }
                 return Ok([]);
             }
-            let mut all = vec![T::zeroed(); layout.rows() * x.width()];
+            let len = layout.rows() * x.width();
+            let mut all = Vec::new();
+            all.try_reserve_exact(len).map_err(|error| Error::Argument {
+                call: format!("gather of {x}"),
+                problem: format!(
+                    "no memory for {len} elements of {} bytes in the first rank: {error}; gather a \
+                     smaller array, or save it with Node::checkpoint",
+                    size_of::<T>()
+                ),
+            })?;
+            all.resize(len, T::zeroed());
             all[..local.len()].copy_from_slice(local);
             for node in 1..self.count {
                 let from = leaders.comm.process_at_rank(node as i32);
@@ -96,7 +106,7 @@ impl Node {
         self.has(x)?;
         let call = Call::new(format_args!("gather_everywhere of {x}"));
         let [all] = self.lead(call, |_| {
-            let all = self.gather_in_segment(x)?;
+            let all = self.first_alone(self.gather_in_segment(x))?;
             self.keep(self.table.owned(all));
             Ok([all.to_bits()])
         })?;

@@ -45,6 +45,7 @@ mod reduce;
 mod resample;
 mod rows;
 mod segment;
+mod settle;
 mod tiles;
 mod together;
 mod traffic;

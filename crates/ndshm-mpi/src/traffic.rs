@@ -145,7 +145,7 @@ impl Traffic {
     ///
     /// # Errors
     /// [`Error::Argument`] if a range is empty or not of the node that holds it, if a node is this
-    /// one, or if received ranges overlap or are not in order.
+    /// one, or if received ranges, or those sent to one node, overlap or are not in order.
     pub fn new(
         layout: &Layout,
         node: usize,
@@ -160,12 +160,15 @@ impl Traffic {
             let has = layout.rows_of(holder);
             !rows.is_empty() && rows.start >= has.start && rows.end <= has.end
         };
+        // Messages to one node arrive in the order in which they are sent.
+        let mut sent = std::collections::HashMap::new();
         for crossing in &sends {
             let Crossing { node: to, rows } = crossing;
-            if *to >= layout.nodes() || *to == node || !is_in(rows, *to) {
+            let next = sent.insert(to, rows.end).unwrap_or(0);
+            if *to >= layout.nodes() || *to == node || !is_in(rows, *to) || rows.start < next {
                 return Err(problem(format!(
-                    "node {node} sends rows {rows:?} to node {to}: another node, and rows that it \
-                     has in its layout"
+                    "node {node} sends rows {rows:?} to node {to}: pass rows that the other node has \
+                     in its layout, in increasing order"
                 )));
             }
         }
@@ -215,8 +218,8 @@ impl Traffic {
         &self.receives
     }
 
-    /// Returns `true` if rows of `row_bytes` bytes cross once per ancestor and tile, with a message
-    /// of their places beside each message of rows; narrow rows cross as often as they have
+    /// Returns `true` if rows of `row_bytes` bytes cross once per ancestor, with a message of their
+    /// places beside each message of rows; narrow rows cross as often as they have
     /// offspring.
     pub fn crosses_once(row_bytes: usize) -> bool {
         row_bytes >= WIDE
@@ -236,18 +239,16 @@ impl Traffic {
     }
 
     /// Returns, of the rows of a message that has wide rows, those that cross: the first offspring of
-    /// each ancestor in each tile. The others repeat the row before them. Offsets count from the
-    /// first row of the message.
+    /// each ancestor. The others repeat the row before them. Offsets count from the first row of the
+    /// message.
     ///
-    /// A tile is filled up by one rank, so its first row crosses in any case.
-    pub fn crossing_rows(&self, message: Range<usize>, ancestors: &[u64]) -> Vec<u32> {
-        let tile = self.layout.tile();
-        let is_new = |&(offset, row): &(usize, usize)| {
-            offset == 0 || row % tile == 0 || ancestors[offset] != ancestors[offset - 1]
-        };
-        (message.enumerate().filter(is_new))
-            .map(|(offset, _)| offset as u32)
-            .collect()
+    /// `before` is the ancestor of the last row of the message before, in the same crossing. So a row
+    /// crosses once, even if its offspring fill many messages.
+    pub fn crossing_rows(before: Option<u64>, ancestors: &[u64]) -> Vec<u32> {
+        let mut before = before;
+        let is_new = |&(_, &ancestor): &(usize, &u64)| before.replace(ancestor) != Some(ancestor);
+        let new = ancestors.iter().enumerate().filter(is_new);
+        new.map(|(offset, _)| offset as u32).collect()
     }
 }
 
@@ -324,11 +325,12 @@ mod tests {
     }
 
     #[test]
-    fn an_ancestor_crosses_once_per_tile() {
-        let layout = Layout::new(20, 5, 2).unwrap();
-        let traffic = Traffic::of_offspring(&layout, &[0, 20, 20], 0);
+    fn an_ancestor_crosses_once() {
         let ancestors = [3, 3, 3, 4, 4, 4, 4, 4, 4, 9];
-        assert_eq!(traffic.crossing_rows(10..20, &ancestors), [0, 3, 5, 9]);
+        assert_eq!(Traffic::crossing_rows(None, &ancestors), [0, 3, 9]);
+        assert_eq!(Traffic::crossing_rows(Some(2), &ancestors), [0, 3, 9]);
+        assert_eq!(Traffic::crossing_rows(Some(3), &ancestors), [3, 9]);
+        assert!(Traffic::crossing_rows(Some(3), &[3, 3]).is_empty());
     }
 
     #[test]
@@ -341,7 +343,9 @@ mod tests {
                 .to_string()
         };
         assert!(new(crossing(1, 5..8), vec![]).contains("node 0 sends rows 5..8 to node 1"));
-        assert!(new(crossing(0, 5..8), vec![]).contains("another node"));
+        assert!(new(crossing(0, 5..8), vec![]).contains("other node"));
+        let twice = [crossing(1, 15..16), crossing(1, 10..12)].concat();
+        assert!(new(twice, vec![]).contains("in increasing order"));
         assert!(new(vec![], crossing(1, 15..16)).contains("node 0 receives rows 15..16"));
         assert!(new(vec![], crossing(2, 1..2)).contains("from node 2"));
     }

@@ -81,18 +81,19 @@ const ROWS: usize = 40_000;
 const WIDE_ROWS: usize = 500;
 const WIDE_TILE: usize = 16;
 
-/// Weights without a pattern, or with one row in a thousand.
-fn weight(row: usize, heavy: bool) -> f64 {
-    match heavy {
-        false => ((row * 7919) % 1013) as f64,
-        true if row % 1000 == 77 => 1.0 + (row % 7) as f64,
-        true => 1e-9,
+/// Weights without a pattern, with one row in a thousand, or with one row of all.
+fn weight(row: usize, weights: &str) -> f64 {
+    match weights {
+        "ordinary" => ((row * 7919) % 1013) as f64,
+        "heavy" if row % 1000 == 77 => 1.0 + (row % 7) as f64,
+        "heavy" => 1e-9,
+        _ => f64::from(u8::from(row == 77)),
     }
 }
 
 /// A resampling of narrow rows in large tiles, or of wide ones in small tiles.
 fn sent(case: &[String]) -> Result<()> {
-    let (nodes, heavy) = (case[1].parse().unwrap(), case[2] == "heavy");
+    let nodes = case[1].parse().unwrap();
     let job = ndshm_mpi::init()?;
     let node = Node::from_comm_by(&job.world(), support::color(&job, nodes))?;
     let wide = case[0] == "wide";
@@ -106,7 +107,7 @@ fn sent(case: &[String]) -> Result<()> {
     let tiles = node.partition(&w, w.write())?;
     node.for_each(&tiles, |mut w, tile| {
         for (row, w) in tile.rows().zip(&mut w) {
-            *w = weight(row, heavy);
+            *w = weight(row, &case[2]);
         }
     })?;
     SENT.with_borrow_mut(Vec::clear);
@@ -122,16 +123,14 @@ fn sent(case: &[String]) -> Result<()> {
 
 fn counted_messages_are_sent() {
     for (nodes, ranks) in [(2, 2), (4, 4), (2, 3)] {
-        for weights in ["ordinary", "heavy"] {
+        for weights in ["ordinary", "heavy", "one"] {
             for (name, rows, tile, bytes) in [
                 ("narrow", ROWS, SystematicPlan::TILE, 16),
                 ("wide", WIDE_ROWS, WIDE_TILE, 800),
             ] {
                 let case = format!("{name} {nodes} {weights}");
                 let ran = support::run(ranks, &case).succeeded();
-                let all: Vec<f64> = (0..rows)
-                    .map(|row| weight(row, weights == "heavy"))
-                    .collect();
+                let all: Vec<f64> = (0..rows).map(|row| weight(row, weights)).collect();
                 let plan = SystematicPlan::new(&SystematicPlan::sums(&all), 0.5, rows).unwrap();
                 let of_tiles = |tiles: std::ops::Range<usize>| {
                     let end = (tiles.end * SystematicPlan::TILE).min(rows);
@@ -159,6 +158,11 @@ fn counted_messages_are_sent() {
                     .collect();
                 found.sort();
                 assert_eq!(found, expected, "{case}");
+                if (name, weights) == ("wide", "one") {
+                    // The one ancestor goes to each other node once, however many offspring it has.
+                    let rows = found.iter().filter(|message| message.bytes == bytes);
+                    assert_eq!(rows.count(), nodes - 1, "{case}");
+                }
                 let gathered = (ran.out.lines())
                     .filter_map(|line| line.strip_prefix("gathered ")?.parse::<usize>().ok());
                 assert_eq!(gathered.sum::<usize>(), counted.gathered, "{case}");

@@ -37,6 +37,8 @@ fn the_digest_is_that_of_one_machine() {
             let ran = support::run_program(1, &program, &["--particles", "65536"], "").succeeded();
             assert_eq!(ran.values("digest"), [digest]);
             assert_eq!(ran.values("log-likelihood"), ["-640.3616"]);
+            // The first rank tells the progress through the launcher, where no terminal is.
+            assert_eq!(ran.err.matches("step 100 of 100").count(), 1, "{ran:#?}");
         }
     }
 }

@@ -35,7 +35,13 @@ fn main() -> Result<()> {
             "reductions_have_the_same_bits",
             reductions_have_the_same_bits,
         ),
+        (
+            "odd_numbers_have_the_same_bits",
+            odd_numbers_have_the_same_bits,
+        ),
         ("rows_go_where_traffic_says", rows_go_where_traffic_says),
+        ("wrong_traffic_is_named_once", wrong_traffic_is_named_once),
+        ("an_ancestor_crosses_once", an_ancestor_crosses_once),
         ("wrong_weights_are_named_once", wrong_weights_are_named_once),
         ("messages_are_bounded", messages_are_bounded),
     ]);
@@ -57,6 +63,23 @@ fn rank(case: &[String]) -> Result<()> {
             Ok(())
         }
         "reduce" => reductions(&node),
+        "odd" => odd(&node),
+        "resample_one" => {
+            let rows = || node.rows::<f64, _>(1);
+            let (x, next, w) = (rows()?, rows()?, rows()?);
+            let tiles = node.partition(&x, (x.write(), w.write()))?;
+            node.for_each(&tiles, |(mut x, mut w), _| {
+                x.fill(3.5);
+                w.fill(1e-290);
+            })?;
+            node.resample_systematic(&w, 0.999, &x, &next)?;
+            let (sum, range) = (node.sum(&next)?, node.min_max(&next)?);
+            let (log, prefix) = (node.log_sum_exp(&next)?, node.prefix_sum(&next)?);
+            println!("one {sum} {range:?} {log} {prefix}");
+            Ok(())
+        }
+        "traffic" => wrong_traffic(&node, &case[2]),
+        "once" => once(&node),
         "exchange" => ring(&node),
         "shapes" => {
             let (w, x) = (node.rows::<f64, _>(ROWS)?, node.rows::<f64, _>(ROWS + 1)?);
@@ -307,6 +330,176 @@ fn wrong_weights_are_named_once() {
             1,
             "{ran:#?}"
         );
+    }
+}
+
+/// Numbers at which sums and comparisons go wrong first.
+const ODD: [f64; 8] = [
+    f64::NAN,
+    f64::INFINITY,
+    f64::NEG_INFINITY,
+    -0.0,
+    0.0,
+    f64::MAX,
+    -1e308,
+    5e-324,
+];
+
+/// Reductions of a few odd numbers among zeros of both signs, and of all rows alike.
+fn odd(node: &Node) -> Result<()> {
+    let bits = |x: f64| match x.is_nan() {
+        // The sign of a NaN is the processor's choice.
+        true => "nan".to_owned(),
+        false => format!("{:016x}", x.to_bits()),
+    };
+    for rows in [5, 600] {
+        let x = node.rows_in_tiles::<f64, _>(rows, 1)?;
+        let sums = node.rows_in_tiles::<f64, _>(rows, 1)?;
+        let tiles = node.partition(&x, (x.write(), sums.write()))?;
+        for first in ODD {
+            for (at, second) in [(rows - 1, first), (rows / 2, -0.0)] {
+                node.for_each(&tiles, |(mut x, mut sums), tile| {
+                    x[0] = match tile.index() {
+                        0 => first,
+                        row if row == at => second,
+                        row if row % 2 == 0 => 0.0,
+                        _ => -0.0,
+                    };
+                    sums[0] = x[0];
+                })?;
+                let [min, max] = node.min_max(&x)?;
+                let found = [
+                    node.sum(&x)?,
+                    node.mean(&x)?,
+                    min,
+                    max,
+                    node.log_sum_exp(&x)?,
+                    node.prefix_sum(&sums)?,
+                ];
+                let name = format!("{rows} {first:?} {at} {second:?}");
+                println!("odd {name}: {}", found.map(bits).join(" "));
+                assert_eq!(min.is_nan(), first.is_nan() || second.is_nan(), "{name}");
+                assert_eq!(min.is_nan(), max.is_nan(), "{name}");
+                if min.is_nan() {
+                    assert!(found.iter().all(|x| x.is_nan()), "{name}: {found:?}");
+                } else if first == f64::INFINITY {
+                    assert_eq!([max, found[4]], [first, first], "{name}");
+                } else if first == f64::MAX {
+                    assert_eq!(found[4], first, "{name}");
+                }
+            }
+        }
+        // No term above zero.
+        node.for_each(&tiles, |(mut x, _), _| x.fill(f64::NEG_INFINITY))?;
+        assert_eq!(node.log_sum_exp(&x)?, f64::NEG_INFINITY);
+        assert_eq!(node.min_max(&x)?, [f64::NEG_INFINITY; 2]);
+        node.free(x)?;
+        node.free(sums)?;
+    }
+    Ok(())
+}
+
+fn odd_numbers_have_the_same_bits() {
+    let mut expected = None;
+    for (ranks, nodes) in [(1, 1), (2, 2), (3, 2)] {
+        let ran = support::run(ranks, &format!("odd {nodes}")).succeeded();
+        let found = ran.values("odd");
+        assert_eq!(found.len(), 2 * 8 * 2, "all ranks have one result");
+        assert_eq!(
+            expected.get_or_insert(found.clone()),
+            &found,
+            "{ranks} {nodes}"
+        );
+    }
+    // One row, on one node.
+    let ran = support::run(2, "resample_one 1").succeeded();
+    assert_eq!(ran.values("one"), ["3.5 [3.5, 3.5] 3.5 3.5"]);
+}
+
+/// The second node expects other rows than the first sends.
+fn wrong_traffic(node: &Node, how: &str) -> Result<()> {
+    let (x, next) = (node.rows::<f64, _>(20_000)?, node.rows::<f64, _>(20_000)?);
+    let layout = x.layout();
+    let first = layout.rows_of(1).start;
+    let crossing = |node: usize, len: usize| match len {
+        0 => vec![],
+        _ => vec![Crossing {
+            node,
+            rows: first..first + len,
+        }],
+    };
+    let (sent, expected) = match how {
+        "fewer" => (20, 10),
+        "none" => (20, 0),
+        _ => (0, 20),
+    };
+    let traffic = match node.index() {
+        0 => Traffic::new(&layout, 0, crossing(1, sent), vec![])?,
+        _ => Traffic::new(&layout, 1, vec![], crossing(0, expected))?,
+    };
+    let to = match how {
+        // The second node has another array in mind, as far as its traffic goes.
+        "within" => &x,
+        _ => &next,
+    };
+    node.exchange(&traffic, &x, to, |rows, ancestors| {
+        for (row, ancestor) in rows.zip(ancestors) {
+            *ancestor = (row - first) as u64;
+        }
+    })
+}
+
+fn wrong_traffic_is_named_once() {
+    for (how, problem) in [
+        (
+            "fewer",
+            "node 0 sends rows 8064..8084 to node 1, which does not receive them",
+        ),
+        (
+            "none",
+            "node 0 sends rows 8064..8084 to node 1, which does not receive them",
+        ),
+        (
+            "more",
+            "node 1 receives rows 8064..8084 from node 0, which does not send them",
+        ),
+        ("within", "rows cannot move within one array"),
+    ] {
+        let ran = support::run(3, &format!("traffic 2 {how}"));
+        assert_ne!(ran.code, Some(0), "{ran:#?}");
+        assert_eq!(ran.count(problem), 1, "{ran:#?}");
+    }
+}
+
+/// Wide rows in small tiles, all of one ancestor or of two.
+fn once(node: &Node) -> Result<()> {
+    let (rows, width) = (200_000, 8);
+    let x = node.rows_in_tiles::<u64, _>((rows, width), 1)?;
+    let next = node.rows_in_tiles::<u64, _>((rows, width), 1)?;
+    let w = node.rows_in_tiles::<f64, _>(rows, 1)?;
+    let tiles = node.partition(&x, (x.write(), w.write()))?;
+    for heavy in [7, 1] {
+        node.for_each(&tiles, |(mut x, mut w), tile| {
+            let row = tile.index();
+            x.fill(row as u64);
+            w[0] = f64::from(u8::from(row == heavy || row == rows - heavy));
+        })?;
+        node.resample_systematic(&w, 0.5, &x, &next)?;
+        for (row, found) in next.range().zip(node.read(&next)?.rows()) {
+            let expected = if row < rows / 2 { heavy } else { rows - heavy };
+            assert!(
+                found.iter().all(|&x| x == expected as u64),
+                "row {row}: {found}"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn an_ancestor_crosses_once() {
+    // More offspring for a node than fit one message.
+    for (ranks, nodes) in [(2, 2), (3, 3)] {
+        support::run(ranks, &format!("once {nodes}")).succeeded();
     }
 }
 

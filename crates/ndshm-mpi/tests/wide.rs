@@ -7,6 +7,10 @@ fn main() {
     support::main(&[
         ("the_truth_is_found", the_truth_is_found),
         (
+            "impossible_options_are_named_once",
+            impossible_options_are_named_once,
+        ),
+        (
             "a_restart_has_the_same_digest",
             a_restart_has_the_same_digest,
         ),
@@ -50,7 +54,24 @@ fn a_restart_has_the_same_digest() {
     let whole = run(2, 1, &["--steps", "25"]).values("digest");
     run(4, 4, &["--steps", "20", "--checkpoint", path]);
     let resumed = run(2, 2, &["--steps", "25", "--checkpoint", path]);
+    // The checkpoint of step 20 is beyond the end.
+    let past = ["--steps", "5", "--checkpoint", path];
+    let past = support::run_program(2, &support::example("wide"), &past, "");
+    assert_ne!(past.code, Some(0), "{past:#?}");
+    assert_eq!(
+        past.count("the checkpoint is after step 20"),
+        1,
+        "{past:#?}"
+    );
     let _ = std::fs::remove_dir_all(&directory);
     assert_eq!(resumed.values("steps"), ["20 to 25"]);
     assert_eq!(resumed.values("digest"), whole);
+}
+
+fn impossible_options_are_named_once() {
+    for program in ["wide", "nile"] {
+        let ran = support::run_program(3, &support::example(program), &["--nodes", "4"], "");
+        assert_ne!(ran.code, Some(0), "{ran:#?}");
+        assert_eq!(ran.count("--nodes 4 on 3 ranks"), 1, "{ran:#?}");
+    }
 }

@@ -58,6 +58,7 @@ pub fn resampling(
     for node in 0..nodes {
         let traffic = Traffic::of_offspring(layout, &borders, node);
         for crossing in traffic.sends() {
+            let mut before = None;
             for rows in Traffic::messages(crossing.rows.clone(), row_bytes) {
                 let mut add = |bytes| {
                     let (from, to) = (node, crossing.node);
@@ -71,7 +72,8 @@ pub fn resampling(
                 let mut ancestors = vec![0; rows.len()];
                 let weights = weights(tiles.clone());
                 plan.expand(rows.clone(), tiles.start, &weights, &mut ancestors)?;
-                let once = traffic.crossing_rows(rows, &ancestors).len();
+                let once = Traffic::crossing_rows(before, &ancestors).len();
+                before = ancestors.last().copied();
                 add(once * PLACE);
                 add(once * row_bytes);
             }

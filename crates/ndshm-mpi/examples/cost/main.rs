@@ -31,6 +31,17 @@ const DRAWN: usize = 100;
 
 fn main() -> Result<()> {
     let options = Options::parse()?;
+    if options
+        .nodes
+        .checked_mul(options.rows)
+        .is_none_or(|rows| rows >= 1 << 48)
+    {
+        return Err(format!(
+            "{} nodes of {} rows: the plan of so many rows does not fit the memory; pass less of either",
+            options.nodes, options.rows
+        )
+        .into());
+    }
     println!(
         "{} rows of {} bytes a node, {} us of work a step, {} us a message, {} GB/s",
         options.rows, options.row_bytes, options.work, options.latency, options.bandwidth

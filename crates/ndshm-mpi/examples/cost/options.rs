@@ -29,7 +29,8 @@ Beside it is the resampling of ParticleDA and LibBi: all weights to rank 0 and a
 nodes, by trees of the same prices; rows move as here.
 
 No more is claimed than is counted. Not counted: waiting for a slow node, crowded networks, messages
-within a node, memory copies, and the work of rank 0 on all weights.
+within a node, memory copies, the plan, which each rank here makes of one sum per tile of all nodes,
+and the work of rank 0 on all weights.
 ";
 
 pub struct Options {

@@ -15,6 +15,8 @@ mod data;
 #[allow(dead_code, reason = "this example has tiles of its own")]
 mod model;
 mod options;
+#[path = "../shared/progress.rs"]
+mod progress;
 
 use std::time::Instant;
 
@@ -34,6 +36,17 @@ fn main() -> Result<()> {
     let job = ndshm_mpi::init()?;
     let world = job.world();
     let node = match options.nodes {
+        Some(nodes) if nodes > world.size() => {
+            // One rank reports it, and ends the job.
+            if world.rank() > 0 {
+                world.barrier();
+            }
+            let ranks = world.size();
+            let problem = format!(
+                "--nodes {nodes} on {ranks} ranks: each node has a rank; start as many, by mpirun -n {nodes}"
+            );
+            return Err(problem.into());
+        }
         Some(nodes) => Node::from_comm_by(&world, world.rank() * nodes / world.size())?,
         None => Node::from_comm(&world)?,
     };
@@ -119,16 +132,15 @@ impl<'a> Filter<'a> {
             log_likelihood += outcome.estimate.log_likelihood;
             mean = outcome.estimate.mean;
             sent += outcome.sent;
-            if self.node.is_first() && self.options.progress {
-                eprint!("\rstep {} of {}", index + 1, flows.len());
+            if self.node.is_first() {
+                self.options
+                    .progress
+                    .show(index as u64 + 1, flows.len() as u64);
             }
         }
         let step = start.elapsed() / flows.len() as u32;
         let digest = self.digest()?;
         if let Some(digest) = digest {
-            if self.options.progress {
-                eprintln!();
-            }
             println!("log-likelihood {log_likelihood:.4}");
             println!("last mean {mean:.3}");
             println!("rows sent by the first node: {} a step", sent / flows.len());

@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::io::IsTerminal;
+use crate::progress::Progress;
 
 /// The text of `--help`.
 const HELP: &str = "\
@@ -19,8 +19,7 @@ pub struct Options {
     pub nodes: Option<i32>,
     pub seed: u64,
     pub obs_var: Option<f64>,
-    /// Show the progress in a terminal.
-    pub progress: bool,
+    pub progress: Progress,
 }
 
 impl Options {
@@ -30,7 +29,7 @@ impl Options {
             nodes: None,
             seed: 1,
             obs_var: None,
-            progress: std::io::stderr().is_terminal(),
+            progress: Progress::new(),
         };
         let mut arguments = std::env::args().skip(1);
         while let Some(name) = arguments.next() {
@@ -53,7 +52,7 @@ impl Options {
                 "--seed" => options.seed = text.parse().map_err(|_| wrong())?,
                 "--obs-var" => {
                     let variance = text.parse().map_err(|_| wrong())?;
-                    let possible = Some(variance).filter(|&v| v > 0.0);
+                    let possible = Some(variance).filter(|&v: &f64| v > 0.0 && v.is_finite());
                     options.obs_var = Some(possible.ok_or_else(wrong)?);
                 }
                 _ => return Err(format!("there is no option {name}; see --help")),

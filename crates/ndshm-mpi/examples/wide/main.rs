@@ -13,6 +13,8 @@
 
 mod model;
 mod options;
+#[path = "../shared/progress.rs"]
+mod progress;
 
 use std::time::Instant;
 
@@ -38,6 +40,17 @@ fn main() -> Result<()> {
     let job = ndshm_mpi::init()?;
     let world = job.world();
     let node = match options.nodes {
+        Some(nodes) if nodes > world.size() => {
+            // One rank reports it, and ends the job.
+            if world.rank() > 0 {
+                world.barrier();
+            }
+            let ranks = world.size();
+            let problem = format!(
+                "--nodes {nodes} on {ranks} ranks: each node has a rank; start as many, by mpirun -n {nodes}"
+            );
+            return Err(problem.into());
+        }
         Some(nodes) => Node::from_comm_by(&world, world.rank() * nodes / world.size())?,
         None => Node::from_comm(&world)?,
     };
@@ -127,6 +140,17 @@ impl<'a> Filter<'a> {
         let Options { steps, every, .. } = *self.options;
         let mut truth = Truth::new(self.options);
         let first = self.begin()?;
+        if first > steps {
+            let problem = format!(
+                "--steps {steps}: the checkpoint is after step {first}; pass more steps, or another \
+                 directory"
+            );
+            if !self.node.is_first() {
+                // The first rank reports it, and ends the job.
+                self.node.barrier()?;
+            }
+            return Err(problem.into());
+        }
         for step in 0..first {
             truth.step(step);
         }
@@ -140,16 +164,13 @@ impl<'a> Filter<'a> {
                 self.node
                     .checkpoint(directory, step, &[("x", &self.x[self.current])])?;
             }
-            if self.node.is_first() && self.options.progress {
-                eprint!("\rstep {} of {steps}", step + 1);
+            if self.node.is_first() {
+                self.options.progress.show(step + 1, steps);
             }
         }
         let time = start.elapsed() / (steps - first).max(1) as u32;
         let summary = self.summary()?;
         if let Some((mean, digest)) = summary {
-            if self.options.progress {
-                eprintln!();
-            }
             let cells = self.options.model.cells;
             let truth = truth.state.as_slice().unwrap_or_default();
             let squares = mean

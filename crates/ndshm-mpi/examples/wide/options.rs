@@ -1,8 +1,8 @@
 //! The command line.
 
-use std::io::IsTerminal;
-
 use crate::model::Model;
+
+use crate::progress::Progress;
 
 /// The text of `--help`.
 const HELP: &str = "\
@@ -33,8 +33,7 @@ pub struct Options {
     pub checkpoint: Option<String>,
     pub every: u64,
     pub output: Option<String>,
-    /// Show the progress in a terminal.
-    pub progress: bool,
+    pub progress: Progress,
 }
 
 impl Options {
@@ -53,7 +52,7 @@ impl Options {
             checkpoint: None,
             every: 10,
             output: None,
-            progress: std::io::stderr().is_terminal(),
+            progress: Progress::new(),
         };
         let mut arguments = std::env::args().skip(1);
         while let Some(name) = arguments.next() {
@@ -75,7 +74,10 @@ impl Options {
                 "--steps" => options.steps = number()?.into(),
                 "--substeps" => options.model.substeps = number()? as usize,
                 "--tile" => options.tile = number()? as usize,
-                "--nodes" => options.nodes = Some(number()? as i32),
+                "--nodes" => {
+                    let nodes = i32::try_from(number()?);
+                    options.nodes = Some(nodes.map_err(|_| format!("{name} {text}: too many"))?);
+                }
                 "--seed" => options.seed = number()?.into(),
                 "--checkpoint" => options.checkpoint = Some(text),
                 "--every" => options.every = number()?.into(),

@@ -69,6 +69,18 @@ pub fn example(name: &str) -> PathBuf {
     program
 }
 
+/// Runs `case` as [`run`] does, and lets it take longer.
+pub fn run_for(deadline: Duration, ranks: usize, case: &str) -> Ran {
+    run_until(
+        deadline,
+        None,
+        ranks,
+        &std::env::current_exe().unwrap(),
+        &[],
+        case,
+    )
+}
+
 /// Runs a program on `ranks` ranks of this machine.
 pub fn run_program(ranks: usize, program: &Path, arguments: &[&str], case: &str) -> Ran {
     run_under(None, ranks, program, arguments, case)
@@ -76,6 +88,17 @@ pub fn run_program(ranks: usize, program: &Path, arguments: &[&str], case: &str)
 
 /// Runs a program by a launcher that another command starts.
 fn run_under(
+    starter: Option<Command>,
+    ranks: usize,
+    program: &Path,
+    arguments: &[&str],
+    case: &str,
+) -> Ran {
+    run_until(DEADLINE, starter, ranks, program, arguments, case)
+}
+
+fn run_until(
+    deadline: Duration,
     starter: Option<Command>,
     ranks: usize,
     program: &Path,
@@ -126,7 +149,7 @@ fn run_under(
         if let Some(status) = job.try_wait().unwrap() {
             break status;
         }
-        if start.elapsed() > DEADLINE {
+        if start.elapsed() > deadline {
             // The launcher ends its ranks when it is asked to end.
             let _ = Command::new("kill").arg(job.id().to_string()).status();
             std::thread::sleep(Duration::from_secs(2));
