@@ -295,6 +295,9 @@ fn first_failure(world: &SimpleCommunicator, outcome: Result<Segment>) -> Result
     match outcome {
         Ok(segment) if first == none => Ok(segment),
         Err(error) if first == world.rank() => Err(error),
-        _ => Err(Error::Elsewhere { rank: first }),
+        _ => {
+            together::step_aside();
+            Err(Error::Elsewhere { rank: first })
+        }
     }
 }
