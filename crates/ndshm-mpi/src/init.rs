@@ -94,7 +94,8 @@ const PANICKED: c_int = 101;
 /// # Errors
 /// - [`Error::Initialized`] if MPI was initialised before.
 /// - [`Error::NoThreads`] if MPI grants less than `MPI_THREAD_FUNNELED`.
-/// - [`Error::OtherLauncher`] if the launcher started several ranks, and each is a job of its own.
+/// - [`Error::OtherLauncher`] on the first rank, if the launcher started several and each is a job of
+///   its own. The others end with code 1.
 pub fn init() -> Result<Job> {
     ndshm::become_worker();
     let (universe, granted) =

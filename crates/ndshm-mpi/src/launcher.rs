@@ -16,7 +16,8 @@ const PLACES: [[&str; 2]; 3] = [
 ];
 
 /// Refuses a launcher of another MPI. A library that does not understand its launcher makes a job of
-/// one rank, so the program would run once for each rank, and all would write the same files.
+/// one rank, so the program would run once for each rank, and all would write the same files. Returns
+/// the error on the first rank, and ends the others.
 pub(crate) fn check() -> Result<()> {
     if SimpleCommunicator::world().size() > 1 {
         return Ok(());
@@ -32,8 +33,9 @@ pub(crate) fn check() -> Result<()> {
         return Ok(());
     }
     if rank != 0 {
+        // It is in no job with the rank that prints the error, which so cannot end it.
         crate::together::step_aside();
-        return Err(Error::Elsewhere { rank: 0 });
+        std::process::exit(1);
     }
     Err(Error::OtherLauncher {
         started,
@@ -46,7 +48,9 @@ pub(crate) fn check() -> Result<()> {
 fn library() -> String {
     let text = mpi::environment::library_version().unwrap_or_else(|_| "its MPI".into());
     let name = text.split([',', '\n']).next().unwrap_or_default();
-    name.split_whitespace().collect::<Vec<_>>().join(" ")
+    // "MPICH Version:      4.0.2"
+    let words = name.split_whitespace().filter(|word| *word != "Version:");
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// Removes the variables by which a launcher tells a process its rank.

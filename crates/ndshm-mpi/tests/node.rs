@@ -240,6 +240,13 @@ fn a_rank_that_cannot_join() {
     support::run(4, "stranger 4").succeeded();
 }
 
+/// Runs a command on 3 ranks. The shared memory of MPICH's library UCX demands one user and one pid
+/// namespace.
+fn run_by_tcp(command: &[&str], case: &str) -> support::Ran {
+    let arguments = [&["UCX_TLS=tcp,self"], command].concat();
+    support::run_program(3, Path::new("env"), &arguments, case)
+}
+
 /// Containers that have the network in common, as those of Apptainer.
 fn a_rank_in_another_container() {
     if !is_root("leave its pid namespace") {
@@ -248,8 +255,8 @@ fn a_rank_in_another_container() {
     const WRAP_ONE: &str = "[ ${OMPI_COMM_WORLD_RANK:-$PMI_RANK} = 1 ] && exec $0 $1; exec $1";
     let program = std::env::current_exe().unwrap();
     for wrapper in ["unshare --mount --ipc", "unshare --pid --fork"] {
-        let arguments = ["-c", WRAP_ONE, wrapper, program.to_str().unwrap()];
-        let ran = support::run_program(3, Path::new("sh"), &arguments, "shared").succeeded();
+        let command = ["sh", "-c", WRAP_ONE, wrapper, program.to_str().unwrap()];
+        let ran = run_by_tcp(&command, "shared").succeeded();
         assert_eq!(ran.values("node"), ["0 of 1 with 3"], "{wrapper}");
     }
 }
@@ -271,8 +278,10 @@ fn a_rank_of_another_user() {
     if !is_root("have ranks of several users") {
         return;
     }
+    let program = std::env::current_exe().unwrap();
     for rank in [0, 1] {
-        let ran = support::run(3, &format!("user 1 {rank}")).succeeded();
+        let case = format!("user 1 {rank}");
+        let ran = run_by_tcp(&[program.to_str().unwrap()], &case).succeeded();
         assert_eq!(ran.values("node"), ["0 of 1 with 3"], "rank {rank}");
     }
 }
@@ -296,8 +305,7 @@ fn a_launcher_of_another_mpi() {
         assert_eq!(ran.count(&named), 1, "{ran:#?}");
         let ran = start("1", &[program]);
         assert_eq!(ran.code, Some(1), "{ran:#?}");
-        assert_eq!(ran.count("rank 0 reports the error"), 1, "{ran:#?}");
-        assert_eq!(ran.count(&named), 0, "{ran:#?}");
+        assert_eq!((ran.out.len(), ran.err.len()), (0, 0), "{ran:#?}");
         // The remedy for separate jobs.
         start("1", &["env", "-u", size, program]).succeeded();
     }
