@@ -41,10 +41,25 @@ pub enum Error {
         /// The level that was granted.
         granted: String,
     },
+    /// The launcher is not that of the MPI of this program, or not set up for it.
+    #[error(
+        "this program is a job of 1 rank, and its launcher started it {started} times ({variable}): \
+         start it by the launcher of {library}, with which it was built; for {started} separate jobs, \
+         start env -u {variable} PROGRAM"
+    )]
+    OtherLauncher {
+        /// Ranks that the launcher has started.
+        started: i32,
+        /// The variable that says so.
+        variable: &'static str,
+        /// The MPI of this program.
+        library: String,
+    },
     /// A rank could not join the segment of its node.
     #[error(
         "rank {rank} on {host} cannot join the segment of rank {leader}: {problem}; run all ranks of a \
-         node in one container and as one user, or divide them by Node::from_comm_by"
+         node in one container, or in containers with one network, or give each rank a node of its \
+         own: Node::from_comm_by(&world, world.rank())"
     )]
     NotJoined {
         /// The rank.

@@ -10,6 +10,7 @@ use mpi::topology::SimpleCommunicator;
 use mpi::traits::Communicator;
 
 use crate::error::{Error, Result};
+use crate::launcher;
 
 /// A job of MPI, of which this process is a rank: the result of [`init`].
 #[derive(Debug)]
@@ -101,6 +102,8 @@ const EXITED_BESIDE_MAIN: c_int = 1;
 ///   that has initialised it, when `main` ends.
 /// - [`Error::Initialized`] if MPI was initialised before.
 /// - [`Error::NoThreads`] if MPI grants less than `MPI_THREAD_FUNNELED`.
+/// - [`Error::OtherLauncher`] on the first rank, if the launcher started several and each is a job of
+///   its own. The others end with code 1.
 pub fn init() -> Result<Job> {
     ndshm::become_worker();
     if !is_main_thread() {
@@ -111,7 +114,8 @@ pub fn init() -> Result<Job> {
     // The handler of the exit finalises MPI.
     std::mem::forget(universe);
     RANK_PROCESS.get_or_init(std::process::id);
-    forget_launcher();
+    let launched = launcher::check();
+    launcher::forget();
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         report(panic);
@@ -125,6 +129,7 @@ pub fn init() -> Result<Job> {
             granted: format!("{granted:?}"),
         });
     }
+    launched?;
     refuse_forks();
     Ok(Job {
         not_send: PhantomData,
@@ -179,34 +184,6 @@ extern "C" fn at_exit(code: c_int, _: *mut c_void) {
             mpi::ffi::MPI_Finalize();
         },
         code => abort(code),
-    }
-}
-
-/// Removes the variables by which a launcher tells a process its rank.
-fn forget_launcher() {
-    const PREFIXES: [&str; 9] = [
-        "OMPI_",
-        "PMIX_",
-        "PMI_",
-        "PMI2_",
-        "PRTE_",
-        "HYDRA_",
-        "MPI_LOCAL",
-        "MPIR_",
-        "HYDI_",
-    ];
-    // How a user permits root, for jobs that this rank starts.
-    const KEPT: &str = "OMPI_ALLOW_RUN_AS_ROOT";
-    let names = std::env::vars_os().map(|(name, _)| name);
-    let is_launchers = |name: &std::ffi::OsString| {
-        let name = name.to_string_lossy();
-        PREFIXES.iter().any(|prefix| name.starts_with(prefix)) && !name.starts_with(KEPT)
-    };
-    for name in names.filter(is_launchers).collect::<Vec<_>>() {
-        // SAFETY: threads of this program that use the environment through `std` take turns by its
-        // lock. MPI's own threads have read their variables in `MPI_Init`; glibc's `unsetenv` frees
-        // no text, so one that they still point to stays.
-        unsafe { std::env::remove_var(name) };
     }
 }
 

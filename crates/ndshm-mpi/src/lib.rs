@@ -38,6 +38,7 @@ mod error;
 mod exchange;
 mod gather;
 mod init;
+mod launcher;
 mod layout;
 mod leaders;
 mod node;

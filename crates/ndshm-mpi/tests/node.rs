@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::path::Path;
 use std::time::Duration;
 
 use mpi::traits::*;
@@ -35,6 +36,9 @@ fn main() -> Result<()> {
         ("more_nodes_than_tiles", more_nodes_than_tiles),
         ("forks_and_spawns", forks_and_spawns),
         ("a_rank_that_cannot_join", a_rank_that_cannot_join),
+        ("a_rank_in_another_container", a_rank_in_another_container),
+        ("a_rank_of_another_user", a_rank_of_another_user),
+        ("a_launcher_of_another_mpi", a_launcher_of_another_mpi),
     ]);
     Ok(())
 }
@@ -52,6 +56,9 @@ fn rank(case: &[String]) -> Result<()> {
         // SAFETY: the call changes only this thread's namespace.
         assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0);
     }
+    if case[0] == "user" && me == number(2) as i32 {
+        become_nobody();
+    }
     let nodes = if case.len() > 1 { number(1) } else { 1 };
     if case[0] == "late" {
         job.set_patience(Duration::from_millis(500));
@@ -65,7 +72,7 @@ fn rank(case: &[String]) -> Result<()> {
         _ => Node::from_comm_by(&job.world(), support::color(&job, nodes))?,
     };
     match case[0].as_str() {
-        "share" | "shared" => share(&node),
+        "share" | "shared" | "user" => share(&node),
         "panic" if me == number(2) as i32 => panic!("as asked"),
         "error" if me == number(2) as i32 => Err(Error::Argument {
             call: "test".into(),
@@ -206,10 +213,18 @@ fn more_nodes_than_tiles() {
     assert_eq!(ran.count("run on at most 2 nodes"), 1, "{ran:#?}");
 }
 
-fn a_rank_that_cannot_join() {
+/// Returns `true` for root, who alone has ranks of other containers and users.
+fn is_root(left_out: &str) -> bool {
     // SAFETY: the call has no arguments.
-    if unsafe { libc::geteuid() } != 0 {
-        println!("left out: only root can leave its network namespace");
+    let is_root = unsafe { libc::geteuid() } == 0;
+    if !is_root {
+        println!("left out: only root can {left_out}");
+    }
+    is_root
+}
+
+fn a_rank_that_cannot_join() {
+    if !is_root("leave its network namespace") {
         return;
     }
     let ran = support::run(4, "stranger 2");
@@ -220,6 +235,80 @@ fn a_rank_that_cannot_join() {
         "{ran:#?}"
     );
     assert_eq!(ran.count("rank 1 on "), 1, "{ran:#?}");
+    assert_eq!(ran.count("reports the error"), 0, "{ran:#?}");
+    // The other remedy: a node for each rank.
+    support::run(4, "stranger 4").succeeded();
+}
+
+/// Runs a command on 3 ranks. The shared memory of MPICH's library UCX demands one user and one pid
+/// namespace.
+fn run_by_tcp(command: &[&str], case: &str) -> support::Ran {
+    let arguments = [&["UCX_TLS=tcp,self"], command].concat();
+    support::run_program(3, Path::new("env"), &arguments, case)
+}
+
+/// Containers that have the network in common, as those of Apptainer.
+fn a_rank_in_another_container() {
+    if !is_root("leave its pid namespace") {
+        return;
+    }
+    const WRAP_ONE: &str = "[ ${OMPI_COMM_WORLD_RANK:-$PMI_RANK} = 1 ] && exec $0 $1; exec $1";
+    let program = std::env::current_exe().unwrap();
+    for wrapper in ["unshare --mount --ipc", "unshare --pid --fork"] {
+        let command = ["sh", "-c", WRAP_ONE, wrapper, program.to_str().unwrap()];
+        let ran = run_by_tcp(&command, "shared").succeeded();
+        assert_eq!(ran.values("node"), ["0 of 1 with 3"], "{wrapper}");
+    }
+}
+
+/// Gives this process another user. It is a rank already: Open MPI refuses a new one of another user
+/// in `MPI_Init`.
+fn become_nobody() {
+    const NOBODY: u32 = 65534;
+    // SAFETY: the call has no memory of this process as an argument.
+    assert_eq!(unsafe { libc::setgroups(0, std::ptr::null()) }, 0);
+    // SAFETY: as above.
+    assert_eq!(unsafe { libc::setresgid(NOBODY, NOBODY, NOBODY) }, 0);
+    // SAFETY: as above.
+    assert_eq!(unsafe { libc::setresuid(NOBODY, NOBODY, NOBODY) }, 0);
+}
+
+/// The first rank of a node, which has the segment, and another.
+fn a_rank_of_another_user() {
+    if !is_root("have ranks of several users") {
+        return;
+    }
+    let program = std::env::current_exe().unwrap();
+    for rank in [0, 1] {
+        let case = format!("user 1 {rank}");
+        let ran = run_by_tcp(&[program.to_str().unwrap()], &case).succeeded();
+        assert_eq!(ran.values("node"), ["0 of 1 with 3"], "rank {rank}");
+    }
+}
+
+/// Such a launcher starts each rank as a job of its own.
+fn a_launcher_of_another_mpi() {
+    let program = std::env::current_exe().unwrap();
+    let program = program.to_str().unwrap();
+    let foreign = match support::is_open_mpi() {
+        true => ["PMI_SIZE", "PMI_RANK"],
+        false => ["OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"],
+    };
+    for [size, number] in [foreign, ["SLURM_STEP_NUM_TASKS", "SLURM_PROCID"]] {
+        let start = |rank: &str, arguments: &[&str]| {
+            let places = [(size, "3"), (number, rank)];
+            support::run_alone(&places, arguments, "share 1")
+        };
+        let ran = start("0", &[program]);
+        assert_eq!(ran.code, Some(1), "{ran:#?}");
+        let named = format!("its launcher started it 3 times ({size})");
+        assert_eq!(ran.count(&named), 1, "{ran:#?}");
+        let ran = start("1", &[program]);
+        assert_eq!(ran.code, Some(1), "{ran:#?}");
+        assert_eq!((ran.out.len(), ran.err.len()), (0, 0), "{ran:#?}");
+        // The remedy for separate jobs.
+        start("1", &["env", "-u", size, program]).succeeded();
+    }
 }
 
 /// `Pool::fork` before `init` serves on, after it is refused; spawned workers are no ranks.

@@ -1,6 +1,7 @@
 //! Starts the test program itself under the launcher of its MPI, and tells what the ranks printed.
 #![allow(dead_code, reason = "each test program uses its part")]
 
+use std::ffi::OsString;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -54,6 +55,18 @@ pub fn is_open_mpi() -> bool {
     mpi::environment::library_version().is_ok_and(|version| version.contains("Open MPI"))
 }
 
+/// Returns the launcher: that of the variable `MPIRUN`, else that of Debian for this MPI, else `mpirun`.
+fn launcher_name() -> OsString {
+    let debian = match is_open_mpi() {
+        true => "mpirun.openmpi",
+        false => "mpiexec.mpich",
+    };
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_there = std::env::split_paths(&path).any(|directory| directory.join(debian).exists());
+    let found = if is_there { debian } else { "mpirun" };
+    std::env::var_os("MPIRUN").unwrap_or_else(|| found.into())
+}
+
 /// Runs `case` on `ranks` ranks of this machine.
 pub fn run(ranks: usize, case: &str) -> Ran {
     run_program(ranks, &std::env::current_exe().unwrap(), &[], case)
@@ -105,36 +118,54 @@ fn run_until(
     arguments: &[&str],
     case: &str,
 ) -> Ran {
-    let command = |name: &str| match starter {
+    let mut launcher = match starter {
         Some(mut starter) => {
-            starter.arg(name);
+            starter.arg(launcher_name());
             starter
         }
-        None => Command::new(name),
+        None => Command::new(launcher_name()),
     };
-    let mut launcher = match is_open_mpi() {
-        true => {
-            let mut launcher = command("mpirun.openmpi");
-            launcher
-                .args(["--oversubscribe", "--mca", "btl", "self,vader"])
-                .args(["--mca", "mpi_yield_when_idle", "1"])
-                .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
-                .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
-            launcher
-        }
-        false => command("mpiexec.mpich"),
-    };
-    let start = Instant::now();
-    let mut job = launcher
+    if is_open_mpi() {
+        launcher
+            .args(["--oversubscribe", "--mca", "btl", "self,vader"])
+            .args(["--mca", "mpi_yield_when_idle", "1"]);
+        permit_root(&mut launcher);
+    }
+    launcher
         .args(["-n", &ranks.to_string()])
         .arg(program)
-        .args(arguments)
+        .args(arguments);
+    wait_for(launcher, case, deadline)
+}
+
+/// Runs a command without a launcher, as a job of one rank.
+pub fn run_alone(variables: &[(&str, &str)], command: &[&str], case: &str) -> Ran {
+    let mut program = Command::new(command[0]);
+    program.args(&command[1..]).envs(variables.iter().copied());
+    permit_root(&mut program);
+    wait_for(program, case, DEADLINE)
+}
+
+fn permit_root(launcher: &mut Command) {
+    launcher
+        .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
+        .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
+}
+
+fn wait_for(mut command: Command, case: &str, deadline: Duration) -> Ran {
+    let start = Instant::now();
+    let mut job = command
         .env(CASE, case)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .unwrap_or_else(|error| panic!("the launcher of MPI cannot be started: {error}"));
+        .unwrap_or_else(|error| {
+            panic!(
+                "{:?} cannot be started: {error}; set MPIRUN to the launcher of this MPI",
+                command.get_program()
+            )
+        });
     fn reader(mut pipe: impl Read + Send + 'static) -> std::thread::JoinHandle<String> {
         std::thread::spawn(move || {
             let mut bytes = Vec::new();
@@ -156,7 +187,7 @@ fn run_until(
             let _ = job.kill();
             let _ = job.wait();
             panic!(
-                "case {case:?} on {ranks} ranks hangs: {:?} {:?}",
+                "case {case:?} of {command:?} hangs: {:?} {:?}",
                 out.join(),
                 err.join()
             );
@@ -186,7 +217,9 @@ fn can_have_own_shm() -> bool {
 pub fn run_and_look(ranks: usize, case: &str) -> (Ran, Vec<String>) {
     const LOOK: &str = "mount -t tmpfs tmpfs /dev/shm; \"$@\"; code=$?; \
         for file in $(ls -A /dev/shm); do echo \"left $file\"; done; exit $code";
-    let is_ours = |name: &String| !name.starts_with("vader_segment") && !name.starts_with("mpich");
+    // Open MPI 4, Open MPI 5, MPICH.
+    const OTHERS: [&str; 3] = ["vader_segment", "sm_segment", "mpich"];
+    let is_ours = |name: &String| !OTHERS.iter().any(|other| name.starts_with(other));
     if !can_have_own_shm() {
         println!("left out: /dev/shm is not looked into, for it has files of other programs");
         return (run(ranks, case), Vec::new());
