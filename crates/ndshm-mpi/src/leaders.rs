@@ -1,5 +1,6 @@
 //! The agreement of the nodes' leaders that all of them make the same call.
 
+use std::mem::ManuallyDrop;
 use std::time::{Duration, Instant};
 
 use bytemuck::{Pod, Zeroable};
@@ -27,7 +28,8 @@ const DOWN: i32 = 0x6e65;
 
 /// The first ranks of all nodes.
 pub(crate) struct Leaders {
-    pub(crate) comm: SimpleCommunicator,
+    /// Never freed, as that of a node.
+    pub(crate) comm: ManuallyDrop<SimpleCommunicator>,
     /// Their ranks among all.
     pub(crate) world_ranks: Vec<i32>,
 }

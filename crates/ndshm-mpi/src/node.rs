@@ -59,7 +59,9 @@ pub struct Node {
     /// Place of this rank in its node, and the ranks of the node as ranks of all.
     pub(crate) rank: usize,
     pub(crate) world_ranks: Vec<i32>,
-    pub(crate) world: SimpleCommunicator,
+    /// Never freed: after an error it may hold messages that nobody receives, which MPICH 5 refuses,
+    /// and so the text of the error would be lost.
+    pub(crate) world: ManuallyDrop<SimpleCommunicator>,
     pub(crate) arrivals: ManuallyDrop<Queue<'static, Arrival>>,
     pub(crate) board: ManuallyDrop<Partition<'static, Write<u64, Ix1>>>,
     pub(crate) calls: Cell<u64>,
@@ -131,7 +133,7 @@ impl Node {
             let mut ranks = vec![0; comm.size() as usize];
             comm.all_gather_into(&world.rank(), &mut ranks[..]);
             Leaders {
-                comm,
+                comm: ManuallyDrop::new(comm),
                 world_ranks: ranks,
             }
         });
@@ -165,7 +167,7 @@ impl Node {
             count: place[1] as usize,
             rank,
             world_ranks,
-            world,
+            world: ManuallyDrop::new(world),
             arrivals: ManuallyDrop::new(arrivals),
             board: ManuallyDrop::new(board),
             calls: Cell::new(0),
