@@ -63,6 +63,8 @@ pub struct Node {
     /// Place of this rank in its node, and the ranks of the node as ranks of all.
     pub(crate) rank: usize,
     pub(crate) world_ranks: Vec<i32>,
+    /// Never freed: after an error it may hold messages that nobody receives, which MPICH 5 refuses,
+    /// and so the text of the error would be lost.
     pub(crate) world: ManuallyDrop<SimpleCommunicator>,
     pub(crate) arrivals: ManuallyDrop<Queue<'static, Arrival>>,
     pub(crate) board: ManuallyDrop<Partition<'static, Write<u64, Ix1>>>,
