@@ -2,7 +2,8 @@
 //!
 //! ```sh
 //! mpirun -n 64 nile --particles 1_000_000_000
-//! mpirun -n 4 nile --nodes 2       # this machine, as if it were two
+//! mpirun -n 4 nile --nodes 2 --output nile.npy       # this machine, as if it were two
+//! ndshm plot nile.npy --line -o nile.svg
 //! ```
 //!
 //! The model is the one of `examples/particle_filter` in the repository of ndshm, and so are all bits
@@ -21,9 +22,9 @@ mod progress;
 use std::time::Instant;
 
 use mpi::traits::*;
-use ndarray::{Ix1, Ix2};
+use ndarray::{Array2, Ix1, Ix2, aview1};
 use ndshm::partition::PerTile;
-use ndshm::{WholeArray, Write};
+use ndshm::{HandleTable, Segment, WholeArray, Write};
 use ndshm_mpi::{Node, Rows, Tiles, Traffic};
 
 use model::{Partial, Seed, Step, Stretch, TILE};
@@ -121,6 +122,8 @@ impl<'a> Filter<'a> {
 
     fn run(mut self) -> Result<()> {
         let flows = data::Series::nile().values;
+        let mut drawn = Array2::zeros((2, flows.len()));
+        drawn.row_mut(0).assign(&aview1(&flows));
         // As the example on one machine: two steps before the clock starts.
         for &flow in &flows[..2] {
             self.step(0, flow)?;
@@ -131,6 +134,7 @@ impl<'a> Filter<'a> {
             let outcome = self.step(index, flow)?;
             log_likelihood += outcome.estimate.log_likelihood;
             mean = outcome.estimate.mean;
+            drawn[(1, index)] = mean;
             sent += outcome.sent;
             if self.node.is_first() {
                 self.options
@@ -146,6 +150,11 @@ impl<'a> Filter<'a> {
             println!("rows sent by the first node: {} a step", sent / flows.len());
             println!("time of a step: {step:.1?}");
             println!("digest {digest:016x}");
+            if let Some(path) = &self.options.output {
+                let table = HandleTable::join(&Segment::anonymous()?)?;
+                table.save_npy(table.from_array(&drawn)?, path)?;
+                println!("flows and filtered levels: {}", path.display());
+            }
         }
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! The command line.
 
+use std::path::PathBuf;
+
 use crate::progress::Progress;
 
 /// The text of `--help`.
@@ -12,6 +14,7 @@ usage: mpirun -n RANKS nile [OPTIONS]
   --nodes K       divide the ranks of this machine into K simulated nodes
   --seed N        seed of all random numbers; default 1
   --obs-var V     variance of the observations; 0.01 puts nearly all weight on a few particles
+  --output FILE   write the flows and the filtered levels as a .npy of two lines, which `ndshm plot` draws
 ";
 
 pub struct Options {
@@ -19,6 +22,7 @@ pub struct Options {
     pub nodes: Option<i32>,
     pub seed: u64,
     pub obs_var: Option<f64>,
+    pub output: Option<PathBuf>,
     pub progress: Progress,
 }
 
@@ -29,6 +33,7 @@ impl Options {
             nodes: None,
             seed: 1,
             obs_var: None,
+            output: None,
             progress: Progress::new(),
         };
         let mut arguments = std::env::args().skip(1);
@@ -38,6 +43,10 @@ impl Options {
                 std::process::exit(0);
             }
             let text = arguments.next().ok_or(format!("{name} needs a value"))?;
+            if name == "--output" {
+                options.output = Some(text.into());
+                continue;
+            }
             let text = text.replace('_', "");
             let wrong = || format!("{name} {text}: not a number that is possible here; see --help");
             match name.as_str() {
