@@ -357,7 +357,7 @@ impl Messages<'_> {
                                 target.copy_within(row, first * bytes);
                             }
                         }
-                        *received = places.last().or(next).unwrap_or(*received);
+                        *received = places.next_back().or(next).unwrap_or(*received);
                     }
                     of_places.wait_all(&mut Vec::new());
                 });
