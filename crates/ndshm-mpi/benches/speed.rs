@@ -305,7 +305,8 @@ fn digest<'a>(all: impl Iterator<Item = &'a f64>) -> u64 {
     })
 }
 
-/// The same filter by MPI alone: each rank owns its rows, in a `Vec`.
+/// The same filter by MPI alone: each rank owns its rows, in a `Vec`. It resamples tile by tile, too. A
+/// program that resamples all its rows in one pass saves some per cent more.
 struct Plain<'w> {
     world: &'w SimpleCommunicator,
     layout: Layout,
@@ -375,7 +376,14 @@ impl<'w> Plain<'w> {
             }
             if start < end {
                 let places = &mut self.next[start - here.start..end - here.start];
-                model::resample(own_plan, x, cumulative, start..end, places);
+                // Tile by tile, as the other filters.
+                let mut rest = places;
+                for tile in tiles {
+                    let rows = start.max(tile * TILE)..end.min((tile + 1) * TILE);
+                    let (places, behind) = rest.split_at_mut(rows.len());
+                    model::resample(own_plan, x, cumulative, rows, places);
+                    rest = behind;
+                }
             }
             requests.wait_all(&mut Vec::new());
         });
@@ -417,6 +425,7 @@ fn exchange(
     let (me, other) = (node.index(), 1 - node.index());
     let first = |node: usize| layout.rows_of(node).start..layout.rows_of(node).start + rows;
     let crossing = |rows| vec![Crossing { node: other, rows }];
+    let (mine, theirs) = (first(me).start, first(other).start);
     let traffic = Traffic::new(&layout, me, crossing(first(other)), crossing(first(me)))?;
     let source = vec![1.0; rows * width];
     let mut target = vec![0.0; rows * width];
@@ -428,7 +437,7 @@ fn exchange(
             if (at + time) % 2 == 0 {
                 node.exchange(&traffic, &from, &to, |rows, ancestors| {
                     for (row, ancestor) in rows.zip(ancestors) {
-                        *ancestor = (row - first(other).start + first(me).start) as u64;
+                        *ancestor = (row - theirs + mine) as u64;
                     }
                 })?;
             } else if node.is_leader() {
