@@ -248,8 +248,14 @@ pub fn resample(
             true => cumulative[..last].partition_point(|&c| stretch.count(c) <= start as i64),
             false => 0,
         };
+        // The particles behind the one that reaches the end have no offspring here.
+        let until = match tile_end > end {
+            true => cumulative[..last].partition_point(|&c| stretch.count(c) < end as i64) + 1,
+            false => last,
+        };
+        let used = skipped..until.min(last);
         let limit = (tile_end.min(end) - start) as i64;
-        for (&x, &c) in x[skipped..last].iter().zip(&cumulative[skipped..last]) {
+        for (&x, &c) in x[used.clone()].iter().zip(&cumulative[used]) {
             let count = stretch.count(c) - start as i64;
             let upto = count.min(limit).max(done as i64) as usize;
             // Write a few places too many, which the next particle overwrites. This costs less than
