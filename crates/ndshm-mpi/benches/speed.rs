@@ -22,6 +22,9 @@
 #[path = "../../../examples/particle_filter/data.rs"]
 #[allow(dead_code, unused_imports, reason = "the benchmark reads no file")]
 mod data;
+#[path = "../examples/nile/filter.rs"]
+#[allow(dead_code, reason = "the benchmark looks at the digest alone")]
+mod filter;
 #[path = "../../../examples/particle_filter/model.rs"]
 #[allow(dead_code, reason = "the benchmark has tiles of its own")]
 mod model;
@@ -35,12 +38,16 @@ use mpi::datatype::PartitionMut;
 use mpi::request::multiple_scope;
 use mpi::topology::SimpleCommunicator;
 use mpi::traits::*;
-use ndarray::{Ix1, Ix2};
-use ndshm::partition::PerTile;
-use ndshm::{WholeArray, Write};
-use ndshm_mpi::{Crossing, Layout, Node, Rows, Tiles, Traffic};
+use ndshm_mpi::{Crossing, Layout, Node, Traffic};
 
-use model::{Partial, Seed, Step, Stretch, TILE};
+use filter::{Filter, traffic_of};
+use model::{Partial, Seed, Step, TILE};
+
+/// Random numbers of all filters.
+const SEED: Seed = Seed {
+    seed: 1,
+    replicate: 0,
+};
 
 type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
@@ -88,32 +95,25 @@ fn rank(case: &[String]) -> Result<()> {
     }
     let flows = data::Series::nile().values;
     let mut filters = (
-        Shared::new(&one, particles)?,
-        Shared::new(&two, particles)?,
+        Filter::new(&one, model::NILE, particles, SEED.seed)?,
+        Filter::new(&two, model::NILE, particles, SEED.seed)?,
         Plain::new(&world, particles)?,
     );
     let mut found = [Vec::new(), Vec::new(), Vec::new()];
     for time in 0..times + 2 {
         // Years go round; the first one draws anew.
         let index = time % flows.len();
-        let step = Step::new(
-            model::NILE,
-            Seed {
-                seed: 1,
-                replicate: 0,
-            },
-            index,
-            flows[index],
-        );
         // The order changes with each step, and all ranks begin together.
         for at in 0..3 {
             let at = (at + time) % 3;
             world.barrier();
             let start = Instant::now();
             match at {
-                0 => filters.0.step(&step)?,
-                1 => filters.1.step(&step)?,
-                _ => filters.2.step(&step),
+                0 => drop(filters.0.step(index, flows[index])?),
+                1 => drop(filters.1.step(index, flows[index])?),
+                _ => filters
+                    .2
+                    .step(&Step::new(model::NILE, SEED, index, flows[index])),
             }
             let took = slowest(&world, start);
             if time >= 2 {
@@ -178,126 +178,6 @@ impl Times {
             most,
         } = self;
         println!("{name:<24} {least:>10.1} {median:>10.1} {most:>10.1}");
-    }
-}
-
-fn first_of(plan: &[Stretch], tile: usize) -> usize {
-    bytemuck::cast::<Stretch, [u64; 3]>(plan[tile])[2] as usize
-}
-
-fn traffic_of(plan: &[Stretch], layout: &Layout, node: usize) -> Traffic {
-    let borders: Vec<usize> = (0..layout.nodes())
-        .map(|node| layout.tiles_of(node).start)
-        .chain([layout.tiles()])
-        .map(|tile| first_of(plan, tile))
-        .collect();
-    Traffic::of_offspring(layout, &borders, node)
-}
-
-type Move = (Write<f64, Ix1>, Write<f64, Ix1>, PerTile<f64, Ix2>);
-type Gather = (WholeArray<f64, Ix1>, WholeArray<f64, Ix1>, Write<f64, Ix1>);
-
-/// The filter of `examples/nile`.
-struct Shared<'n> {
-    node: &'n Node,
-    particles: usize,
-    x: [Rows<f64, Ix1>; 2],
-    moves: [Tiles<'n, Move>; 2],
-    gathers: [Tiles<'n, Gather>; 2],
-    current: usize,
-    cumulative: Rows<f64, Ix1>,
-    partials: Rows<f64, Ix2>,
-    numbers: Vec<f64>,
-}
-
-impl<'n> Shared<'n> {
-    fn new(node: &'n Node, particles: usize) -> Result<Shared<'n>> {
-        let rows = || node.rows_in_tiles::<f64, _>(particles, TILE);
-        let (x, cumulative) = ([rows()?, rows()?], rows()?);
-        let partials = node.rows_per_tile(&cumulative, 4)?;
-        let moves = |at: usize| {
-            let group = (x[at].write(), cumulative.write(), partials.per_tile());
-            node.partition(&x[at], group)
-        };
-        let gathers = |at: usize| {
-            let group = (x[at].whole(), cumulative.whole(), x[1 - at].write());
-            node.partition(&x[1 - at], group)
-        };
-        Ok(Shared {
-            moves: [moves(0)?, moves(1)?],
-            gathers: [gathers(0)?, gathers(1)?],
-            current: 0,
-            numbers: (0..cumulative.range().len())
-                .map(|row| row as f64)
-                .collect(),
-            node,
-            particles,
-            x,
-            cumulative,
-            partials,
-        })
-    }
-
-    fn step(&mut self, step: &Step) -> Result<()> {
-        let node = self.node;
-        let moved = &self.moves[self.current];
-        node.for_each(moved, |(mut x, mut cumulative, mut partial), tile| {
-            if let (Some(x), Some(cumulative), Some(place)) = (
-                x.as_slice_mut(),
-                cumulative.as_slice_mut(),
-                partial.as_slice_mut(),
-            ) {
-                let found = model::propagate(step, tile.index(), x, cumulative);
-                place.copy_from_slice(bytemuck::cast_slice(&[found]));
-            }
-        })?;
-        let partials = node.gather_everywhere(&self.partials)?;
-        let partials: &[Partial] = bytemuck::cast_slice(partials.as_slice().unwrap_or_default());
-        let plan = model::combine(step, self.particles, partials).plan;
-        let (x, next) = (self.x[self.current], self.x[1 - self.current]);
-        let traffic = traffic_of(&plan, &x.layout(), node.index());
-        let tiles = x.layout().tiles_of(node.index());
-        let own_plan = &plan[tiles.start..=tiles.end];
-        if node.nodes() > 1 {
-            let cumulative = match node.is_leader() {
-                true => Some(node.read(&self.cumulative)?),
-                false => None,
-            };
-            let cumulative = cumulative.as_ref().and_then(|all| all.as_slice());
-            let first = x.range().start;
-            let mut places = Vec::new();
-            node.exchange(&traffic, &x, &next, |rows, ancestors| {
-                places.resize(rows.len(), 0.0);
-                let cumulative = cumulative.unwrap_or_default();
-                model::resample(own_plan, &self.numbers, cumulative, rows, &mut places);
-                for (ancestor, &place) in ancestors.iter_mut().zip(&places) {
-                    *ancestor = first as u64 + place as u64;
-                }
-            })?;
-        }
-        node.for_each(
-            &self.gathers[self.current],
-            |(x, cumulative, mut next), tile| {
-                let rows = tile.rows();
-                let own = rows.start.max(traffic.own().start)..rows.end.min(traffic.own().end);
-                if let (Some(x), Some(cumulative), Some(next)) =
-                    (x.as_slice(), cumulative.as_slice(), next.as_slice_mut())
-                    && !own.is_empty()
-                {
-                    let places = &mut next[own.start - rows.start..own.end - rows.start];
-                    model::resample(own_plan, x, cumulative, own, places);
-                }
-            },
-        )?;
-        self.current = 1 - self.current;
-        Ok(())
-    }
-
-    fn digest(&self) -> Result<Option<u64>> {
-        Ok(self
-            .node
-            .gather(&self.x[self.current])?
-            .map(|all| digest(all.iter())))
     }
 }
 
