@@ -1,4 +1,4 @@
-//! The text of a collective call, by which ranks compare what they called.
+//! The text of a collective call, by which ranks compare their calls.
 
 use std::fmt::{self, Write};
 

@@ -230,7 +230,7 @@ impl Node {
         ));
         let [found, step] = self.lead(call, |leaders| {
             let path = directory.join(LAST);
-            // The first node alone reads what is written while others may look.
+            // All nodes read the file, and must find the step that the first one finds.
             let mut step = [0; 2];
             let last = leaders.settle(read_last(&path))?;
             if let Some(last) = &last {
@@ -303,7 +303,7 @@ fn new_part(directory: &Path, step: u64) -> Result<u64> {
         _ => 0,
     };
     let to = part_of(directory, step, part);
-    // What a killed job has left there is of other nodes.
+    // A killed job may have left files there, of another number of nodes.
     match fs::remove_dir_all(&to) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => fs::create_dir_all(&to),

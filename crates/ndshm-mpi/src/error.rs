@@ -68,7 +68,7 @@ pub enum Error {
         host: String,
         /// The rank that has the segment.
         leader: i32,
-        /// What the rank reported.
+        /// The text of its error.
         problem: String,
     },
     /// An array has fewer tiles than there are nodes.

@@ -289,7 +289,7 @@ impl Messages<'_> {
         let mut received = vec![0; receives.len()];
         let turns = (sends.iter().chain(&receives)).map(Vec::len).max();
         for turn in 0..turns.unwrap_or(0) {
-            // What goes to each partner: the places in its message, and the rows here.
+            // For each partner: the places in its message, and the rows here.
             let mut going = Vec::new();
             let crossings = self.traffic.sends().iter().zip(&sends).zip(&mut sent);
             for ((crossing, messages), sent) in crossings {
@@ -387,7 +387,7 @@ pub(crate) fn row_type(bytes: usize) -> UserDatatype {
 }
 
 impl Leaders {
-    /// Checks that each node receives what others send to it. `possible` is the error that a node has
+    /// Checks that each node expects the rows that others send to it. `possible` is the error that a node has
     /// found before. All leaders call this.
     fn compare_traffic(&self, call: Call, traffic: &Traffic, possible: Result<()>) -> Result<()> {
         let words = |from: usize, to: usize, rows: &Range<usize>| {

@@ -142,8 +142,8 @@ pub fn init() -> Result<Job> {
 /// thread, and this process makes no call of MPI after it.
 fn abort(code: c_int) {
     if is_rank() && !mpi::environment::is_finalized() {
-        // The launcher passes the text of the error on first: MPICH's drops what it has not read
-        // when a job aborts.
+        // The launcher passes on the text of the error meanwhile. When a job aborts, MPICH's drops
+        // all text that it has not read.
         std::thread::sleep(Duration::from_millis(100));
         SimpleCommunicator::world().abort(code);
     }

@@ -1,4 +1,4 @@
-//! What a launcher has left in the environment of a rank.
+//! The variables of a launcher in the environment of a rank.
 
 use std::ffi::OsString;
 

@@ -12,7 +12,7 @@ use crate::call::Call;
 use crate::error::{Error, Ranks, Result};
 use crate::together::step_aside;
 
-/// What a leader tells its parent in the tree, and the parent its children.
+/// The message of a leader to its parent in the tree, and of the parent to its children.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 struct Message {

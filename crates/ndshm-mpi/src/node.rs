@@ -21,7 +21,7 @@ use crate::{segment, together};
 
 /// A rank's seat in the segment of its node, and the way to the other nodes.
 ///
-/// A node is what [`from_comm`](Node::from_comm) finds: the ranks that can share memory. The first
+/// A node is a group of ranks that can share memory; [`from_comm`](Node::from_comm) finds them. The first
 /// rank of each node is its *leader*; leaders exchange messages for their nodes.
 ///
 /// Methods named *collective* are called by all ranks with the same arguments. If a rank does not

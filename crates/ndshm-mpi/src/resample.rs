@@ -260,7 +260,7 @@ impl Node {
     }
 }
 
-/// What all ranks of a node need for a resampling.
+/// The arrays and partitions of a resampling, which all ranks of a node use.
 struct Shared<W> {
     /// The sums of all tiles of weights.
     sums: Handle<f64, Ix1>,

@@ -143,7 +143,7 @@ impl Node {
 
     /// Makes a global array of zeros in tiles of `tile` rows. Collective.
     ///
-    /// Wide rows want small tiles: a tile is what one rank works on, and it lies on one node.
+    /// Wide rows want small tiles: one rank works on a tile, and a tile lies on one node.
     ///
     /// ```
     /// # ndshm_mpi::doctest(|job| {

@@ -18,7 +18,7 @@ use crate::error::{Error, Ranks, Result};
 use crate::leaders::Leaders;
 use crate::node::Node;
 
-/// What a rank tells its leader at the beginning of a call.
+/// The message of a rank to its leader at the beginning of a call.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 pub(crate) struct Arrival {
@@ -45,7 +45,7 @@ pub(crate) fn make(table: &HandleTable, ranks: usize) -> Result<(Queue<'_, Arriv
     ))
 }
 
-/// Opens what the leader has made.
+/// Opens the queue and the board that the leader has made.
 pub(crate) fn open(
     table: &HandleTable,
     names: [u64; 2],
@@ -56,7 +56,7 @@ pub(crate) fn open(
     ))
 }
 
-/// How a rank is to the other ranks of its node.
+/// The place of a rank in the sequence of its node's calls.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Between two calls.
@@ -99,8 +99,8 @@ impl Node {
         })
     }
 
-    /// Goes on with a call: as [`lead`](Node::lead), but the leader keeps what it has
-    /// [kept](Node::keep) in this call.
+    /// Goes on with a call, as [`lead`](Node::lead). The leader does not drop the values that it
+    /// [keeps](Node::keep) for this call.
     pub(crate) fn go_on<const N: usize>(
         &self,
         call: Call,
@@ -142,8 +142,8 @@ impl Node {
         })
     }
 
-    /// Keeps a value until all ranks have arrived at the next call: until then they may open what the
-    /// leader has made, and be in its last round.
+    /// Keeps a value until all ranks have arrived at the next call. Until then a rank may open it, or
+    /// be in its last round.
     pub(crate) fn keep(&self, value: impl Any) {
         self.kept.borrow_mut().push(Box::new(value));
     }

@@ -208,12 +208,12 @@ impl Traffic {
         self.own.clone()
     }
 
-    /// Returns what this node sends.
+    /// Returns the rows that this node sends, by receiver.
     pub fn sends(&self) -> &[Crossing] {
         &self.sends
     }
 
-    /// Returns what this node receives.
+    /// Returns the rows that this node receives, by sender.
     pub fn receives(&self) -> &[Crossing] {
         &self.receives
     }

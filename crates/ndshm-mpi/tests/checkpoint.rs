@@ -145,7 +145,7 @@ fn a_full_disk_leaves_the_last_checkpoint_and_the_job() {
     assert_eq!(ran.count("File too large"), 2, "{ran:#?}");
     assert_eq!(ran.values("then"), ["Some(4) of [4.0, 4.0]"]);
     assert_eq!(ran.values("at last"), ["Some(4) of [7.0, 7.0]"]);
-    // What could not be written is not of the last checkpoint, and is replaced or left.
+    // Files of a checkpoint that failed do no harm.
     let ran = scratch.run(1, "load", 1).succeeded();
     assert_eq!(ran.values("step"), ["Some(4) of [7.0, 7.0]"]);
 }

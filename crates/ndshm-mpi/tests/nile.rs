@@ -9,8 +9,8 @@ fn main() {
     )]);
 }
 
-/// Variances of the observations, and what `particle_filter --no-compare --particles 65536` prints as
-/// its digest with them.
+/// Variances of the observations, each with the digest of `particle_filter --no-compare --particles
+/// 65536`.
 const DIGESTS: [(&str, &str); 2] = [("15099", "a793246159af4580"), ("0.01", "f2db5e1d7d7a9feb")];
 
 fn the_digest_is_that_of_one_machine() {

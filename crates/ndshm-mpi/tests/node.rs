@@ -1,4 +1,4 @@
-//! Nodes: how they are formed, what their ranks agree on, and how a job ends.
+//! Nodes: making them, arguments that ranks must agree on, and the end of a job.
 
 mod support;
 
@@ -213,7 +213,7 @@ fn more_nodes_than_tiles() {
     assert_eq!(ran.count("run on at most 2 nodes"), 1, "{ran:#?}");
 }
 
-/// Returns `true` for root, who alone has ranks of other containers and users.
+/// Returns `true` for root. Other users cannot start ranks of other containers and users.
 fn is_root(left_out: &str) -> bool {
     // SAFETY: the call has no arguments.
     let is_root = unsafe { libc::geteuid() } == 0;

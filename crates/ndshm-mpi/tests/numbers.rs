@@ -94,7 +94,7 @@ fn rank(case: &[String]) -> Result<()> {
     }
 }
 
-/// What a step adds to a row, and its weight.
+/// Draws the change of a row in a step, and its weight.
 fn drawn(kind: &str, rng: &mut TileRng, row: usize) -> (f64, f64) {
     let noise = rng.next_u64() as f64 / u64::MAX as f64;
     let weight = match kind.starts_with("ordinary") {
@@ -105,7 +105,7 @@ fn drawn(kind: &str, rng: &mut TileRng, row: usize) -> (f64, f64) {
     (noise, weight)
 }
 
-/// The tile, within which the random numbers of a row are drawn one after the other.
+/// Returns the width of a row and the rows of a tile.
 fn parts(kind: &str) -> (usize, usize) {
     let mut numbers = kind.split(' ').skip(1).map(|part| part.parse().unwrap());
     (numbers.next().unwrap(), numbers.next().unwrap())
@@ -144,7 +144,7 @@ fn resampled(node: &Node, kind: &str) -> Result<Option<Array2<f64>>> {
     Ok(all)
 }
 
-/// The same on one machine: without nodes, MPI, or this crate.
+/// Computes the same by ndshm alone, without nodes and MPI.
 fn reference(kind: &str) -> ndshm::Result<Array2<f64>> {
     let (width, tile) = parts(kind);
     let table = HandleTable::join(&Segment::anonymous()?)?;
@@ -416,7 +416,7 @@ fn odd_numbers_have_the_same_bits() {
     assert_eq!(ran.values("one"), ["3.5 [3.5, 3.5] 3.5 3.5"]);
 }
 
-/// The second node expects other rows than the first sends.
+/// Exchanges rows, of which the second node expects others than the first sends.
 fn wrong_traffic(node: &Node, how: &str) -> Result<()> {
     let (x, next) = (node.rows::<f64, _>(20_000)?, node.rows::<f64, _>(20_000)?);
     let layout = x.layout();

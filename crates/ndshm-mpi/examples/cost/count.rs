@@ -13,7 +13,7 @@ pub struct Message {
     pub bytes: usize,
 }
 
-/// What all nodes send in one call of `resample_systematic`.
+/// The messages of all nodes in one call of `resample_systematic`.
 pub struct Counted {
     /// Messages in which leaders compare their calls, of one comparison.
     pub agreement: Vec<Message>,

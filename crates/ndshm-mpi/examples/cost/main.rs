@@ -140,7 +140,7 @@ impl Weights {
     }
 }
 
-/// What one node sends and receives in an exchange.
+/// The messages of one node in an exchange.
 #[derive(Clone, Copy, Default)]
 struct Busy {
     messages: usize,

@@ -12,6 +12,8 @@
 //! mean of the ensemble is nearer to the truth than a single observation, also between the stations.
 
 mod model;
+#[path = "../shared/nodes.rs"]
+mod nodes;
 mod options;
 #[path = "../shared/progress.rs"]
 mod progress;
@@ -39,21 +41,7 @@ fn main() -> Result<()> {
     let options = Options::parse()?;
     let job = ndshm_mpi::init()?;
     let world = job.world();
-    let node = match options.nodes {
-        Some(nodes) if nodes > world.size() => {
-            // One rank reports it, and ends the job.
-            if world.rank() > 0 {
-                world.barrier();
-            }
-            let ranks = world.size();
-            let problem = format!(
-                "--nodes {nodes} on {ranks} ranks: each node has a rank; start as many, by mpirun -n {nodes}"
-            );
-            return Err(problem.into());
-        }
-        Some(nodes) => Node::from_comm_by(&world, world.rank() * nodes / world.size())?,
-        None => Node::from_comm(&world)?,
-    };
+    let node = nodes::join(&world, options.nodes)?;
     if node.is_first() {
         println!(
             "{} members of {} numbers on {} ranks of {} nodes",
@@ -89,7 +77,7 @@ impl Truth {
         TileRng::at(!self.seed, step, 0)
     }
 
-    /// Moves on, and returns what the stations report.
+    /// Moves on, and returns the observations of the stations.
     fn step(&mut self, step: u64) -> Vec<f64> {
         let mut rng = self.rng(step);
         self.model.advance(self.state.row_mut(0), &mut rng);
@@ -215,7 +203,7 @@ impl<'a> Filter<'a> {
     }
 
     /// Moves all members on, and replaces them by their offspring. Returns the logarithm of the
-    /// likelihood of what was observed.
+    /// likelihood of the observations.
     fn step(&mut self, step: u64, observed: &[f64]) -> Result<f64> {
         let Options { model, seed, .. } = *self.options;
         let node = self.node;

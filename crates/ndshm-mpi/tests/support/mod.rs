@@ -1,4 +1,4 @@
-//! Starts the test program itself under the launcher of its MPI, and tells what the ranks printed.
+//! Starts the test program itself under the launcher of its MPI, and collects the output of its ranks.
 #![allow(dead_code, reason = "each test program uses its part")]
 
 use std::ffi::OsString;
@@ -13,7 +13,7 @@ const CASE: &str = "NDSHM_MPI_TEST_CASE";
 /// No run takes longer, or it counts as hanging.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// What a job did.
+/// The outcome of a job.
 #[derive(Debug)]
 pub struct Ran {
     pub code: Option<i32>,
@@ -39,7 +39,7 @@ impl Ran {
         self
     }
 
-    /// Returns how often a text is in what the ranks printed.
+    /// Counts a text in the output of all ranks.
     pub fn count(&self, text: &str) -> usize {
         self.err.matches(text).count() + self.out.matches(text).count()
     }
@@ -84,7 +84,7 @@ pub fn example(name: &str) -> PathBuf {
 
 /// Runs `case` as [`run`] does, and lets it take longer.
 pub fn run_for(deadline: Duration, ranks: usize, case: &str) -> Ran {
-    run_until(
+    run_under(
         deadline,
         None,
         ranks,
@@ -96,21 +96,11 @@ pub fn run_for(deadline: Duration, ranks: usize, case: &str) -> Ran {
 
 /// Runs a program on `ranks` ranks of this machine.
 pub fn run_program(ranks: usize, program: &Path, arguments: &[&str], case: &str) -> Ran {
-    run_under(None, ranks, program, arguments, case)
+    run_under(DEADLINE, None, ranks, program, arguments, case)
 }
 
-/// Runs a program by a launcher that another command starts.
+/// Runs a program by a launcher that another command starts, if there is one.
 fn run_under(
-    starter: Option<Command>,
-    ranks: usize,
-    program: &Path,
-    arguments: &[&str],
-    case: &str,
-) -> Ran {
-    run_until(DEADLINE, starter, ranks, program, arguments, case)
-}
-
-fn run_until(
     deadline: Duration,
     starter: Option<Command>,
     ranks: usize,
@@ -169,7 +159,7 @@ fn wait_for(mut command: Command, case: &str, deadline: Duration) -> Ran {
     fn reader(mut pipe: impl Read + Send + 'static) -> std::thread::JoinHandle<String> {
         std::thread::spawn(move || {
             let mut bytes = Vec::new();
-            // What was read before an error is what there is.
+            // The output up to an error counts.
             let _ = pipe.read_to_end(&mut bytes);
             String::from_utf8_lossy(&bytes).into_owned()
         })
@@ -212,8 +202,8 @@ fn can_have_own_shm() -> bool {
     tried.is_ok_and(|status| status.success())
 }
 
-/// Runs `case` as [`run`] does, with a /dev/shm of its own if that is possible. Returns what it left
-/// there, without what an MPI library leaves after a kill.
+/// Runs `case` as [`run`] does, with a /dev/shm of its own if that is possible. Returns the files
+/// that it left there, without those that an MPI library leaves after a kill.
 pub fn run_and_look(ranks: usize, case: &str) -> (Ran, Vec<String>) {
     const LOOK: &str = "mount -t tmpfs tmpfs /dev/shm; \"$@\"; code=$?; \
         for file in $(ls -A /dev/shm); do echo \"left $file\"; done; exit $code";
@@ -227,7 +217,7 @@ pub fn run_and_look(ranks: usize, case: &str) -> (Ran, Vec<String>) {
     let mut shell = Command::new("unshare");
     shell.args(["--mount", "sh", "-c", LOOK, "sh"]);
     let program = std::env::current_exe().unwrap();
-    let ran = run_under(Some(shell), ranks, &program, &[], case);
+    let ran = run_under(DEADLINE, Some(shell), ranks, &program, &[], case);
     let left = ran.values("left").into_iter().filter(is_ours).collect();
     (ran, left)
 }
