@@ -41,16 +41,18 @@ fn a_pop_makes_room() {
 /// I2: nor after an acknowledgement, which leaves the head where it is.
 #[test]
 fn an_acknowledgement_makes_room() {
-    check(3, || {
+    check(2, || {
         let [first, second] = tables(&segment(2));
-        let queue = filled(&first, 1, &[1]);
+        let queue = filled(&first, 2, &[1, 2]);
+        let held = queue.pop_with_ack().unwrap().unwrap();
         let consumer = other(second, queue.handle(), |queue| {
             queue.pop_with_ack().unwrap().unwrap().ack().unwrap();
         });
-        let early = insist(&queue, 2);
+        let early = insist(&queue, 3);
         let _second = consumer.join().unwrap();
-        assert!(early || queue.push(2).is_ok(), "a cell is free");
-        assert_eq!(rest(&queue), [2]);
+        assert!(early || queue.push(3).is_ok(), "a cell is free");
+        held.ack().unwrap();
+        assert_eq!(rest(&queue), [3]);
         assert_whole(&queue);
     });
 }
