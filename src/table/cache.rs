@@ -66,6 +66,22 @@ fn make_room(recent: &mut Vec<Recent>) -> bool {
     !room
 }
 
+/// Backed bytes beyond an array's end are few if they are at most this part of its own.
+pub(super) const CLOSE: u64 = 8;
+/// Bytes beyond an array's end go back to the system, if they are more than this part of those that
+/// the participant may still retain.
+const SPARE: u64 = 8;
+
+/// Returns the cost of storing `needed` bytes in a slot of which `backed` bytes are backed. A missing
+/// page costs a fault, and counts as much as `MISSING` pages beyond the end.
+fn misfit(backed: u64, needed: u64) -> u64 {
+    const MISSING: u64 = 4;
+    match backed.checked_sub(needed) {
+        Some(beyond) => beyond,
+        None => (needed - backed).saturating_mul(MISSING),
+    }
+}
+
 /// The size of a report in bytes. Participants report rarely, to keep off each other's cache line:
 /// the sum is exact within this much per participant.
 const REPORT: u64 = 16 << 20;
@@ -121,23 +137,42 @@ impl Cache {
         }
     }
 
-    /// Takes the last freed slot of `class`, if at least `needed` bytes of it are backed.
+    /// Takes the last freed slot of `class`, if `needed` bytes of it are backed, and few more.
     #[inline]
     pub(crate) fn pop_backed(&mut self, class: u32, needed: u64) -> Option<Recent> {
         let recent = &mut self.classes[class as usize].recent;
-        let last = recent.pop_if(|last| last.backed >= needed)?;
+        // One comparison for both bounds: too few bytes wrap to a large number.
+        let fits = |last: &mut Recent| last.backed.wrapping_sub(needed) <= needed / CLOSE;
+        let last = recent.pop_if(fits)?;
         self.retained -= last.backed;
         Some(last)
     }
 
-    pub(crate) fn has_recent(&self, class: u32) -> bool {
-        !self.classes[class as usize].recent.is_empty()
+    /// Takes the freed slot of `class` with the bytes backed that are closest to `needed`.
+    ///
+    /// An array leaves the pages beyond its end with its slot. If each array took the slot that was
+    /// freed last, then slots of arrays of different lengths would soon all have pages for the
+    /// longest.
+    pub(crate) fn pop_closest(&mut self, class: u32, needed: u64) -> Option<Recent> {
+        let recent = &mut self.classes[class as usize].recent;
+        // The last one of several: its pages are the warmest.
+        let latest_first = (0..recent.len()).rev();
+        let at = latest_first.min_by_key(|&at| misfit(recent[at].backed, needed))?;
+        let closest = recent.remove(at);
+        self.retained -= closest.backed;
+        Some(closest)
     }
 
     /// Returns `true` if this participant may retain `backed` more bytes for itself.
     #[inline]
     pub(crate) fn within_retain_limit(&self, backed: u64) -> bool {
         self.retained.saturating_add(backed) <= self.limits.own
+    }
+
+    /// Returns `true` if this participant may retain few bytes more, compared with `bytes` beyond the
+    /// end of an array, which are not counted as retained.
+    pub(super) fn is_short_of(&self, bytes: u64) -> bool {
+        bytes > self.limits.own.saturating_sub(self.retained) / SPARE
     }
 
     /// Returns the bytes that this participant retains for itself.
