@@ -240,3 +240,58 @@ impl Cache {
         (recent, filling)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::span::class_of;
+
+    /// Returns a cache that has these bytes backed in slots 0, 1, .. of the class of 1 MiB.
+    fn cache_of(limit: u64, backed: &[u64]) -> (Cache, u32) {
+        let limits = RetainLimits {
+            own: limit,
+            shared: limit,
+        };
+        let (mut cache, class) = (Cache::new(limits), class_of(1 << 20).unwrap());
+        for (slot, &backed) in backed.iter().enumerate() {
+            let freed = Recent {
+                slot: slot as u32,
+                word: SlotWord::default(),
+                extent: Extent { offset: 0, class },
+                backed,
+            };
+            assert!(cache.push(freed).is_ok());
+        }
+        (cache, class)
+    }
+
+    #[test]
+    fn the_last_slot_is_taken_if_few_bytes_are_beyond_the_end() {
+        let (mut cache, class) = cache_of(10 << 20, &[900_000]);
+        assert!(cache.pop_backed(class, 900_001).is_none(), "a byte misses");
+        assert!(cache.pop_backed(class, 799_999).is_none(), "too many");
+        assert!(cache.pop_backed(class, 800_000).is_some());
+        assert_eq!(cache.retained(), 0);
+    }
+
+    #[test]
+    fn the_closest_slot_is_the_latest_of_the_best() {
+        let (mut cache, class) = cache_of(10 << 20, &[900_000, 600_000, 900_000, 1_000_000]);
+        let mut pop = |needed| cache.pop_closest(class, needed).map(|taken| taken.slot);
+        assert_eq!(pop(800_000), Some(2));
+        // 20,000 missing bytes count as much as 80,000 beyond the end.
+        assert_eq!(pop(919_999), Some(0));
+        assert_eq!(pop(620_000), Some(1));
+        assert_eq!(pop(1 << 20), Some(3));
+        assert_eq!(pop(1), None);
+        assert_eq!(cache.retained(), 0);
+    }
+
+    #[test]
+    fn bytes_beyond_the_end_are_kept_if_many_more_may_be_retained() {
+        let (cache, _) = cache_of(2_000_000, &[900_000, 300_000]);
+        assert!(!cache.is_short_of(100_000) && cache.is_short_of(100_001));
+        let (cache, _) = cache_of(1_200_000, &[900_000, 300_000]);
+        assert!(!cache.is_short_of(0) && cache.is_short_of(1));
+    }
+}
