@@ -48,6 +48,15 @@ const fn compute_class_size(class: u32) -> u64 {
     }
 }
 
+/// Returns the bytes of an extent of `class` that are committed for an array of `bytes`.
+#[inline]
+pub(crate) fn committed_size(class: u32, bytes: u64) -> u64 {
+    match class_size(class) {
+        whole if whole <= WHOLE_COMMIT => whole,
+        _ => bytes,
+    }
+}
+
 /// Returns the smallest class that holds `bytes`; `None` if there is none.
 #[inline]
 pub(crate) fn class_of(bytes: u64) -> Option<u32> {

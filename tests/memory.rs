@@ -33,6 +33,9 @@ fn main() {
         an_array_freed_while_read_elsewhere_leaves_its_place_to_the_next,
         an_array_that_was_pinned_leaves_its_place_to_the_next,
         pages_freed_by_another_process_count_as_retained,
+        an_array_takes_the_place_with_the_pages_that_it_needs,
+        pages_beyond_an_array_go_back_where_few_more_may_be_kept,
+        only_missing_pages_are_allocated,
     ];
 }
 
@@ -103,6 +106,72 @@ fn pages_freed_by_another_process_count_as_retained() {
             "round {round}: {kept} bytes"
         );
     }
+}
+
+fn an_array_takes_the_place_with_the_pages_that_it_needs() {
+    let table = table_of(HugePages::AsSystem);
+    let lengths = [600_000, 1_040_000, 800_000, 530_000];
+    let arrays = lengths.map(|len| table.from_elem(len, 1u8).unwrap());
+    let place = |x| table.attach(x).unwrap().as_ptr();
+    let places = arrays.map(place);
+    // The order of freeing differs from that of the lengths.
+    for x in arrays {
+        table.free(x).unwrap();
+    }
+    let before = there(&table);
+    for len in [1_000_000, 590_000, 790_000, 529_999] {
+        let x = table.from_elem(len, 2u8).unwrap();
+        let nearest = (0..4).min_by_key(|&at| len.abs_diff(lengths[at])).unwrap();
+        assert_eq!(place(x), places[nearest], "{len} bytes");
+    }
+    assert_eq!(there(&table), before, "no page was added");
+}
+
+fn pages_beyond_an_array_go_back_where_few_more_may_be_kept() {
+    let (long, short) = (8 * MIB, 5 * MIB + 1);
+    // The bytes that stay of the long array's pages, if so many may be retained.
+    let kept = |retain: usize, huge_pages| {
+        let options = Segment::options().capacity(1 << 30).huge_pages(huge_pages);
+        let segment = options.retain(retain as u64).anonymous().unwrap();
+        let table = HandleTable::join(&segment).unwrap();
+        let x = table.from_elem(long, 1u8).unwrap();
+        // The first lease touches a page of the tables.
+        drop(table.read(x).unwrap());
+        let before = there(&table);
+        table.free(x).unwrap();
+        let x = table.from_elem(short, 2u8).unwrap();
+        let kept = long + there(&table) - before;
+        assert!(table.read(x).unwrap().iter().all(|&byte| byte == 2));
+        // The pages that went back read as zeros, and the next array gets new ones.
+        table.free(x).unwrap();
+        let x = table.zeros::<u8, _>(long).unwrap();
+        assert!(table.read(x).unwrap().iter().all(|&byte| byte == 0));
+        table.write(x).unwrap().fill(3);
+        assert_eq!(there(&table), before);
+        kept
+    };
+    let page = rustix::param::page_size();
+    let small = HugePages::AsSystem;
+    assert_eq!(kept(8 * MIB, small), short.next_multiple_of(page));
+    assert_eq!(kept(80 * MIB, small), long, "much more may be kept");
+    // The huge page that the array ends in stays whole, whether or not it is huge.
+    assert_eq!(kept(8 * MIB, HugePages::Collapse), 6 * MIB);
+}
+
+fn only_missing_pages_are_allocated() {
+    let name = Name::new("missing");
+    let Ok(segment) = Segment::options().capacity(64 << 20).create(&name.0) else {
+        return println!("  skipped: /dev/shm has no room");
+    };
+    let table = HandleTable::join(&segment).unwrap();
+    let x = table.from_elem(5 * MIB, 1u8).unwrap();
+    let before = there(&table);
+    table.free(x).unwrap();
+    let x = table.uninit::<u8, _>(8 * MIB).unwrap();
+    assert_eq!(there(&table), before + 3 * MIB, "all of it is allocated");
+    let view = table.read(x).unwrap();
+    assert!(view.iter().take(5 * MIB).all(|&byte| byte == 1));
+    assert!(view.iter().skip(5 * MIB).all(|&byte| byte == 0));
 }
 
 fn table_of(huge_pages: HugePages) -> HandleTable {

@@ -506,4 +506,15 @@ impl Inner {
         let done = unsafe { self.mapping.discard(at, last - first, advice) };
         done && first == offset && last == end
     }
+    /// Gives back the pages of `len` bytes at `offset` of the data region, without the page that the
+    /// range begins in; see [`punch`](Inner::punch). Where huge pages were asked for, that page is a
+    /// huge one: the system would split it.
+    pub(super) fn punch_beyond(&self, offset: u64, len: u64) {
+        let page = page_size() as u64;
+        let first = offset.next_multiple_of(self.huge.page_to_keep().max(page));
+        let end = offset.saturating_add(len).next_multiple_of(page);
+        if first < end {
+            self.punch(first, end - first);
+        }
+    }
 }

@@ -282,6 +282,14 @@ impl Segment {
     pub(crate) fn punch(&self, offset: u64, len: u64) -> bool {
         self.inner.punch(offset, len)
     }
+
+    /// Gives back the pages of `len` bytes at `offset` of the data region, from the end of an array to
+    /// the end of the pages. Keeps the page that the array ends in, also a huge one.
+    ///
+    /// The caller has exclusive access to the range.
+    pub(crate) fn punch_beyond(&self, offset: u64, len: u64) {
+        self.inner.punch_beyond(offset, len);
+    }
 }
 
 /// A reference to a segment that does not keep it mapped.

@@ -156,6 +156,10 @@ impl Inner {
         drop(self.memory.track(offset, len, true));
         false
     }
+
+    pub(super) fn punch_beyond(&self, offset: u64, len: u64) {
+        self.punch(offset, len);
+    }
 }
 
 impl SegmentOptions {

@@ -14,7 +14,7 @@ use crate::layout::{Header, SCALE};
 use crate::memory::Memory;
 use crate::segment::NoMemory;
 use crate::segment::Segment;
-use crate::span::{AppendOutcome, CLASSES, Extent, Spans, WHOLE_COMMIT, class_size};
+use crate::span::{AppendOutcome, CLASSES, Extent, Spans, WHOLE_COMMIT, class_size, committed_size};
 use crate::sync::Ordering;
 use crate::word::{Lifecycle, SeatId, SlotIndex, SlotWord, SpanIndex};
 
@@ -104,11 +104,28 @@ impl<'m> Allocator<'m, '_> {
         }
     }
 
-    /// Reserves a slot of `class` that this participant freed recently, if `needed` bytes of it are
-    /// committed.
+    /// Reserves the slot of `class` that this participant freed last, if `needed` bytes of it are
+    /// committed, and few more.
     #[inline(always)]
     pub(crate) fn recent(&mut self, class: u32, needed: u64) -> Option<Reserved<'m>> {
         let recent = self.cache.pop_backed(class, needed)?;
+        self.reserve_recent(recent)
+    }
+
+    /// Reserves the slot of `class` that this participant freed recently and that fits `bytes` best.
+    fn closest(&mut self, class: u32, bytes: u64) -> Option<Reserved<'m>> {
+        let needed = committed_size(class, bytes);
+        loop {
+            let recent = self.cache.pop_closest(class, needed)?;
+            if let Some(found) = self.reserve_recent(recent) {
+                return Some(found);
+            }
+        }
+    }
+
+    /// Reserves a slot of the private cache. Fails if another participant has taken it.
+    #[inline(always)]
+    fn reserve_recent(&self, recent: Recent) -> Option<Reserved<'m>> {
         let slot = Slot::of(self.memory(), SlotIndex::new(recent.slot as usize))?;
         let word = slot.reserve(recent.word, self.me).ok()?;
         Some(Reserved {
@@ -120,17 +137,16 @@ impl<'m> Allocator<'m, '_> {
         })
     }
 
-    /// Reserves a slot of `class` from any source. Calls `reap` at most once, before the costly
+    /// Reserves a slot of `class` for `bytes` from any source. Calls `reap` at most once, before the costly
     /// part; `reap` takes back the property of dead seats and returns `true` if it found any.
     pub(crate) fn search(
         &mut self,
         class: u32,
+        bytes: u64,
         reap: impl FnOnce() -> bool,
     ) -> Result<Reserved<'m>, Exhausted> {
-        while self.cache.has_recent(class) {
-            if let Some(found) = self.recent(class, 0) {
-                return Ok(found);
-            }
+        if let Some(found) = self.closest(class, bytes) {
+            return Ok(found);
         }
         let found = match class_size(class) >= SCALE.page {
             // The first touch of a page costs more than a shared cache line.
@@ -152,7 +168,7 @@ impl<'m> Allocator<'m, '_> {
         // The classes from here on may be larger than requested. The rest of such an extent is
         // address space that stays untouched.
         (class..CLASSES)
-            .find_map(|class| self.recent(class, 0).or_else(|| self.filling(class)))
+            .find_map(|class| self.closest(class, bytes).or_else(|| self.filling(class)))
             .or_else(|| {
                 self.cache.note_sweep();
                 sweep::reserve(self.memory(), class, self.me)

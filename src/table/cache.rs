@@ -66,6 +66,22 @@ fn make_room(recent: &mut Vec<Recent>) -> bool {
     !room
 }
 
+/// Backed bytes beyond an array's end are few if they are at most this part of its own.
+pub(super) const CLOSE: u64 = 8;
+/// Bytes beyond an array's end go back to the system, if they are more than this part of those that
+/// the participant may still retain.
+const SPARE: u64 = 8;
+
+/// Returns the cost of storing `needed` bytes in a slot of which `backed` bytes are backed. A missing
+/// page costs a fault, and counts as much as `MISSING` pages beyond the end.
+fn misfit(backed: u64, needed: u64) -> u64 {
+    const MISSING: u64 = 4;
+    match backed.checked_sub(needed) {
+        Some(beyond) => beyond,
+        None => (needed - backed).saturating_mul(MISSING),
+    }
+}
+
 /// The size of a report in bytes. Participants report rarely, to keep off each other's cache line:
 /// the sum is exact within this much per participant.
 const REPORT: u64 = 16 << 20;
@@ -121,23 +137,42 @@ impl Cache {
         }
     }
 
-    /// Takes the last freed slot of `class`, if at least `needed` bytes of it are backed.
+    /// Takes the last freed slot of `class`, if `needed` bytes of it are backed, and few more.
     #[inline]
     pub(crate) fn pop_backed(&mut self, class: u32, needed: u64) -> Option<Recent> {
         let recent = &mut self.classes[class as usize].recent;
-        let last = recent.pop_if(|last| last.backed >= needed)?;
+        // One comparison for both bounds: too few bytes wrap to a large number.
+        let fits = |last: &mut Recent| last.backed.wrapping_sub(needed) <= needed / CLOSE;
+        let last = recent.pop_if(fits)?;
         self.retained -= last.backed;
         Some(last)
     }
 
-    pub(crate) fn has_recent(&self, class: u32) -> bool {
-        !self.classes[class as usize].recent.is_empty()
+    /// Takes the freed slot of `class` with the bytes backed that are closest to `needed`.
+    ///
+    /// An array leaves the pages beyond its end with its slot. If each array took the slot that was
+    /// freed last, then slots of arrays of different lengths would soon all have pages for the
+    /// longest.
+    pub(crate) fn pop_closest(&mut self, class: u32, needed: u64) -> Option<Recent> {
+        let recent = &mut self.classes[class as usize].recent;
+        // The last one of several: its pages are the warmest.
+        let latest_first = (0..recent.len()).rev();
+        let at = latest_first.min_by_key(|&at| misfit(recent[at].backed, needed))?;
+        let closest = recent.remove(at);
+        self.retained -= closest.backed;
+        Some(closest)
     }
 
     /// Returns `true` if this participant may retain `backed` more bytes for itself.
     #[inline]
     pub(crate) fn within_retain_limit(&self, backed: u64) -> bool {
         self.retained.saturating_add(backed) <= self.limits.own
+    }
+
+    /// Returns `true` if this participant may retain few bytes more, compared with `bytes` beyond the
+    /// end of an array, which are not counted as retained.
+    pub(super) fn is_short_of(&self, bytes: u64) -> bool {
+        bytes > self.limits.own.saturating_sub(self.retained) / SPARE
     }
 
     /// Returns the bytes that this participant retains for itself.
@@ -203,5 +238,60 @@ impl Cache {
             filling.extend(class.filling.take());
         }
         (recent, filling)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::span::class_of;
+
+    /// Returns a cache that has these bytes backed in slots 0, 1, .. of the class of 1 MiB.
+    fn cache_of(limit: u64, backed: &[u64]) -> (Cache, u32) {
+        let limits = RetainLimits {
+            own: limit,
+            shared: limit,
+        };
+        let (mut cache, class) = (Cache::new(limits), class_of(1 << 20).unwrap());
+        for (slot, &backed) in backed.iter().enumerate() {
+            let freed = Recent {
+                slot: slot as u32,
+                word: SlotWord::default(),
+                extent: Extent { offset: 0, class },
+                backed,
+            };
+            assert!(cache.push(freed).is_ok());
+        }
+        (cache, class)
+    }
+
+    #[test]
+    fn the_last_slot_is_taken_if_few_bytes_are_beyond_the_end() {
+        let (mut cache, class) = cache_of(10 << 20, &[900_000]);
+        assert!(cache.pop_backed(class, 900_001).is_none(), "a byte misses");
+        assert!(cache.pop_backed(class, 799_999).is_none(), "too many");
+        assert!(cache.pop_backed(class, 800_000).is_some());
+        assert_eq!(cache.retained(), 0);
+    }
+
+    #[test]
+    fn the_closest_slot_is_the_latest_of_the_best() {
+        let (mut cache, class) = cache_of(10 << 20, &[900_000, 600_000, 900_000, 1_000_000]);
+        let mut pop = |needed| cache.pop_closest(class, needed).map(|taken| taken.slot);
+        assert_eq!(pop(800_000), Some(2));
+        // 20,000 missing bytes count as much as 80,000 beyond the end.
+        assert_eq!(pop(919_999), Some(0));
+        assert_eq!(pop(620_000), Some(1));
+        assert_eq!(pop(1 << 20), Some(3));
+        assert_eq!(pop(1), None);
+        assert_eq!(cache.retained(), 0);
+    }
+
+    #[test]
+    fn bytes_beyond_the_end_are_kept_if_many_more_may_be_retained() {
+        let (cache, _) = cache_of(2_000_000, &[900_000, 300_000]);
+        assert!(!cache.is_short_of(100_000) && cache.is_short_of(100_001));
+        let (cache, _) = cache_of(1_200_000, &[900_000, 300_000]);
+        assert!(!cache.is_short_of(0) && cache.is_short_of(1));
     }
 }

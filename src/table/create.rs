@@ -8,6 +8,7 @@ use ndarray::{ArrayRef, ArrayView, ArrayViewMut, Dimension, RawArrayViewMut, Sha
 
 use super::alloc::{Exhausted, Reserved};
 use super::builder::Unpublished;
+use super::cache::CLOSE;
 use super::core::Core;
 use super::hints::Hints;
 use super::slot::Slot;
@@ -18,8 +19,7 @@ use crate::handle::{AnyHandle, Handle};
 use crate::layout::Geometry;
 use crate::memory::Corrupt;
 use crate::segment::{NoMemory, Segment};
-use crate::span::WHOLE_COMMIT;
-use crate::span::{class_of, class_size};
+use crate::span::{class_of, committed_size};
 use crate::sync::Atom;
 use crate::table::error::AllocError;
 use crate::word::{SeatId, SlotIndex, SlotWord, SpanIndex};
@@ -216,7 +216,7 @@ impl Core {
         let mut cache = self.cache.borrow_mut();
         let mut allocator = self.allocator(&mut cache, me);
         let reserved = allocator
-            .search(class, || {
+            .search(class, bytes, || {
                 self.reap_seats(me).is_ok_and(|report| {
                     // Removing the names of freed arrays needs records, which cannot be allocated
                     // here.
@@ -235,12 +235,23 @@ impl Core {
                 Exhausted::NoMemory(error) => error.into(),
             })?;
         let needed = committed_size(reserved.extent.class, bytes);
-        let commit = (reserved.backed < needed).then(|| Commit {
-            start: reserved.extent.offset,
+        let commit = Commit {
             needed,
+            start: reserved.extent.offset + reserved.backed.min(needed),
+            missing: needed.saturating_sub(reserved.backed),
             end: allocator.commit_end(&reserved.extent, needed),
-        });
-        Ok((reserved, commit))
+            beyond: reserved.backed.saturating_sub(needed),
+        };
+        if commit.missing > 0 {
+            return Ok((reserved, Some(commit)));
+        }
+        if cache.is_short_of(commit.beyond) && commit.beyond > needed / CLOSE {
+            // The note must not promise pages that are gone, also after a death on the way.
+            let words = self.segment.memory().descriptor(reserved.slot.index);
+            Descriptor::note_committed(words, needed);
+            return Ok((reserved, Some(commit)));
+        }
+        Ok((reserved, None))
     }
 
     /// Notes the outcome of a commit for a reserved slot. Returns the slot to FREE after an error.
@@ -348,36 +359,36 @@ impl Core {
     }
 }
 
-/// Pages to commit for a reserved slot.
+/// Pages to commit for a reserved slot; or, if none are missing, pages beyond the end of its array to
+/// give back.
 pub(crate) struct Commit {
-    /// Offset of the extent in the data region.
-    start: u64,
-    /// Bytes that the array needs.
+    /// Bytes that the array needs from the start of the extent.
     needed: u64,
+    /// Offset in the data region of the first byte that is not committed.
+    start: u64,
+    /// Bytes from there that the array needs.
+    missing: u64,
     /// Where to end, so that neighbouring extents need no commit of their own.
     end: u64,
+    /// Bytes beyond those that the array needs that may have pages.
+    beyond: u64,
 }
 
 impl Commit {
-    /// Commits the pages. Returns the offset up to which they are committed.
+    /// Commits the pages, or gives them back. Returns the offset up to which they are committed.
     pub(crate) fn run(&self, segment: &Segment) -> Result<u64, NoMemory> {
+        if self.missing == 0 {
+            segment.punch_beyond(self.start, self.beyond);
+            return Ok(self.start);
+        }
         let outcome = segment.commit(self.start, self.end - self.start);
-        let least = self.start + self.needed;
+        let least = self.start + self.missing;
         match outcome {
             Ok(()) => Ok(self.end),
             // There may be room for this extent alone.
-            Err(_) if self.end > least => segment.commit(self.start, self.needed).map(|()| least),
+            Err(_) if self.end > least => segment.commit(self.start, self.missing).map(|()| least),
             Err(error) => Err(error),
         }
-    }
-}
-
-/// Returns the bytes of an extent of `class` that are committed for an array of `bytes`.
-#[inline]
-pub(super) fn committed_size(class: u32, bytes: u64) -> u64 {
-    match class_size(class) {
-        whole if whole <= WHOLE_COMMIT => whole,
-        _ => bytes,
     }
 }
 

@@ -2,11 +2,10 @@
 
 use super::alloc::Reserved;
 use super::core::Core;
-use super::create::committed_size;
 use super::hints::Hints;
 use super::slot::Slot;
 use crate::segment::NoMemory;
-use crate::span::Spans;
+use crate::span::{Spans, committed_size};
 use crate::table::error::AllocError;
 use crate::word::SeatId;
 

@@ -13,6 +13,7 @@ pub const OPERATIONS: &[Operation] = &[
     ("allocate in a new span", allocate),
     ("allocate a recycled extent", allocate_recycled),
     ("allocate 2 MiB", allocate_large),
+    ("allocate where a longer array was", allocate_shorter),
     ("allocate without publishing", abandon),
     ("build and publish", build),
     ("build, suspend, resume and publish", build_in_steps),
@@ -63,6 +64,20 @@ fn allocate_large(run: &mut Run) {
         let table = ground.join();
         mark();
         table.zeros::<u8, _>(2 << 20).unwrap();
+        mark();
+    });
+    ground.survive(run);
+}
+
+fn allocate_shorter(run: &mut Run) {
+    // So little may be retained that the pages beyond the shorter array go back.
+    let ground = Ground::of(options().capacity(8 << 20).retain(2 << 20));
+    run.victim(|| {
+        let table = ground.join();
+        let long = table.from_elem(2 << 20, 1u8).unwrap();
+        table.free(long).unwrap();
+        mark();
+        table.uninit::<u8, _>((1 << 20) + 1).unwrap();
         mark();
     });
     ground.survive(run);

@@ -22,6 +22,7 @@ pub const OPERATIONS: &[Operation] = &[
     ("shared: build and publish", build),
     ("shared: build and drop", build_in_vain),
     ("shared: free and give pages back", give_back),
+    ("shared: build where a longer array was", build_shorter),
     ("shared: trim", trim),
     ("shared: read from two guards", read),
     ("shared: write", write),
@@ -112,6 +113,21 @@ fn give_back(run: &mut Run) {
         let x = table.uninit::<u8, _>(20_000).unwrap();
         table.free(x).unwrap();
     });
+}
+
+fn build_shorter(run: &mut Run) {
+    let ground = Ground::of(options().capacity(8 << 20).retain(2 << 20));
+    run.victim(|| {
+        let table = SharedTable::of(ground.table.segment()).unwrap();
+        let long = table.zeros::<u8, _>(2 << 20).unwrap();
+        table.write(long).unwrap().fill(1);
+        table.free(long).unwrap();
+        mark();
+        let array = table.builder(&u8::dtype(), &[(1 << 20) + 1], Order::C);
+        array.unwrap().publish().unwrap();
+        mark();
+    });
+    ground.survive(run);
 }
 
 fn trim(run: &mut Run) {

@@ -248,7 +248,7 @@ fn only_a_memfd_promises_memory() {
 fn an_extent_that_keeps_its_pages_stays_promised() {
     let segment = Segment::options().capacity(64 << 20).anonymous().unwrap();
     let table = HandleTable::join(&segment).unwrap();
-    let bytes = 2 * commit_budget::LARGE as usize;
+    let bytes = 4 * commit_budget::LARGE as usize;
     // Freed while it is pinned, it comes back through the hints.
     let free_pinned = |len: usize| {
         let x = table.from_elem(len, 1u8).unwrap();
@@ -257,13 +257,14 @@ fn an_extent_that_keeps_its_pages_stays_promised() {
         drop(pin);
         segment.inner.budget.promised()
     };
-    let once = free_pinned(bytes - 1);
-    assert_eq!(free_pinned(bytes - 1), once);
-    // It is promised no more than it was.
-    assert_eq!(free_pinned(bytes), once + bytes as u64);
-    // Without its pages it is promised anew.
+    let part = commit_budget::LARGE;
+    let once = free_pinned(bytes - part as usize);
+    assert_eq!(free_pinned(bytes - part as usize), once);
+    // It is promised no more than it was: the rest is promised anew.
+    assert_eq!(free_pinned(bytes), once + part);
+    // So is all of it without its pages.
     assert!(table.trim().unwrap() > 0);
-    assert_eq!(free_pinned(bytes), once + 2 * bytes as u64);
+    assert_eq!(free_pinned(bytes), once + part + bytes as u64);
     // Also after a reservation that ended without an array.
     assert!(table.trim().unwrap() > 0);
     let failed = catch_unwind(AssertUnwindSafe(|| {

@@ -101,6 +101,14 @@ impl HugeRequest {
             && self.setting.grants_advice()
             && self.advice.load(Ordering::Relaxed) == 0
     }
+
+    /// Returns the bytes of a huge page if this process asked for them, otherwise 0.
+    pub(crate) fn page_to_keep(&self) -> u64 {
+        match self.asked {
+            HugePages::AsSystem => 0,
+            _ => huge_page_size(),
+        }
+    }
 }
 
 fn number(outcome: Result<(), Errno>) -> u64 {
