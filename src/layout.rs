@@ -7,7 +7,7 @@ pub(crate) use scale::SCALE;
 
 /// The version of the layout that this crate writes and reads. It is independent of the crate's
 /// version.
-pub const LAYOUT_VERSION: u32 = 5;
+pub const LAYOUT_VERSION: u32 = 6;
 
 /// The first two bytes of every segment's file, as a little-endian number, by which tools recognize
 /// segments. A segment that is not initialized yet starts with zeros.
@@ -60,6 +60,11 @@ impl Geometry {
     pub(crate) fn buckets(&self) -> usize {
         let (min, max) = SCALE.buckets;
         (self.slots() / 32).clamp(min, max)
+    }
+
+    /// Returns the number of groups of buckets. Each group has a counter of its buckets in use.
+    pub(crate) fn bucket_groups(&self) -> usize {
+        self.buckets().div_ceil(SCALE.bucket_group)
     }
 
     /// Returns the number of words in a slot's row of bits, one bit for each seat.
@@ -168,6 +173,7 @@ pub(crate) struct Layout {
     pub(crate) descriptors: u64,
     pub(crate) schemas: u64,
     pub(crate) names: u64,
+    pub(crate) name_counts: u64,
     pub(crate) hints: u64,
     pub(crate) data: u64,
     /// Bytes of the whole mapping.
@@ -207,6 +213,7 @@ impl Layout {
         let descriptors = table(slots_count * Self::DESCRIPTOR_WORDS);
         let schemas = table(Self::SCHEMAS * Self::SCHEMA_WORDS);
         let names = table(geometry.buckets());
+        let name_counts = table(geometry.bucket_groups());
         let hints = table(HintTree::new(&geometry).total_words());
         let data = end.next_multiple_of(Self::DATA_ALIGN);
         Layout {
@@ -219,6 +226,7 @@ impl Layout {
             descriptors,
             schemas,
             names,
+            name_counts,
             hints,
             data,
             total: data + geometry.capacity,
@@ -289,8 +297,8 @@ mod tests {
     #[test]
     fn golden_offsets_of_the_default_geometry() {
         let layout = Layout::new(DEFAULT);
-        assert_eq!(LAYOUT_VERSION, 5, "a new version needs a new golden test");
-        assert_eq!(Header::encode(&DEFAULT), 0x4210_0000_0005_a75e);
+        assert_eq!(LAYOUT_VERSION, 6, "a new version needs a new golden test");
+        assert_eq!(Header::encode(&DEFAULT), 0x4210_0000_0006_a75e);
         assert_eq!(
             [layout.seats, layout.spans, layout.slots, layout.readers],
             [0x1000, 0x9000, 0x8_9000, 0x208_9000]
@@ -301,6 +309,7 @@ mod tests {
                 layout.descriptors,
                 layout.schemas,
                 layout.names,
+                layout.name_counts,
                 layout.hints,
                 layout.data
             ],
@@ -310,6 +319,7 @@ mod tests {
                 0x3208_9000,
                 0x3210_9000,
                 0x3220_9000,
+                0x3221_1000,
                 0x3240_0000
             ]
         );

@@ -174,6 +174,93 @@ fn a_renamed_array_never_has_both_names() {
     });
 }
 
+/// Asserts that a listing has the name, and that it stands for `x`.
+#[track_caller]
+fn assert_listed(table: &HandleTable, name: &str, x: impl Into<AnyHandle>) {
+    let listed = table.names("").unwrap();
+    let found = listed.iter().find(|info| info.name == name);
+    assert_eq!(found.map(|info| info.handle), Some(x.into()), "{name}");
+}
+
+/// A name that a participant has found is in its next listing: its bucket is counted before the
+/// name is in it.
+#[test]
+fn a_name_that_was_found_is_listed() {
+    check(2, || {
+        let ([first, second], x) = one_array();
+        let publish = move |second: &HandleTable| second.publish(HERE, x).unwrap();
+        let ((), (), second) = beside(second, publish, || {
+            if find(&first, HERE).is_some() {
+                assert_listed(&first, HERE, x);
+            }
+        });
+        assert_only(&second, &[(HERE, x)]);
+    });
+}
+
+/// A published name is in the next listing, while another participant removes another name of the
+/// bucket. If that empties the bucket, the publication fills it again.
+#[test]
+fn a_published_name_is_listed_beside_an_unpublication() {
+    check(2, || {
+        let ([first, second], x) = one_array();
+        second.publish(BESIDE, x).unwrap();
+        let unpublish = move |second: &HandleTable| second.unpublish(BESIDE).unwrap();
+        let ((), _, second) = beside(second, unpublish, || {
+            first.publish(HERE, x).unwrap();
+            assert_listed(&first, HERE, x);
+        });
+        assert_only(&second, &[(HERE, x)]);
+        assert!(
+            model::counts(second.segment())
+                .iter()
+                .all(|&count| count == 0)
+        );
+    });
+}
+
+/// Two participants fill one bucket at once. The one that fails takes its count back, so the bucket
+/// is counted once.
+#[test]
+fn a_bucket_that_two_participants_fill_is_counted_once() {
+    check(2, || {
+        let ([first, second], x) = one_array();
+        let publish = move |second: &HandleTable| second.publish(BESIDE, x).unwrap();
+        let ((), (), second) = beside(second, publish, || {
+            first.publish(HERE, x).unwrap();
+            assert_listed(&first, HERE, x);
+        });
+        assert_eq!(model::counts(second.segment()).iter().sum::<u64>(), 1);
+        assert_only(&second, &[(HERE, x), (BESIDE, x)]);
+        assert_eq!(model::counts(second.segment()).iter().sum::<u64>(), 0);
+    });
+}
+
+/// A listing beside a rename from a bucket to a later one has the old name or the new one: a
+/// listing that finds no bucket counted where the old name was sees the new one counted.
+#[test]
+fn a_name_that_moves_on_is_listed() {
+    check(2, || {
+        let ([first, second], x) = one_array();
+        let (old, new) = later(&first);
+        first.publish(old, x).unwrap();
+        let rename = move |second: &HandleTable| second.rename(old, new).unwrap();
+        let ((), (), second) = beside(second, rename, || {
+            assert_ne!(first.names("").unwrap(), [], "neither name is listed");
+        });
+        assert_only(&second, &[(new, x)]);
+    });
+}
+
+/// Returns a name, and one in a later bucket.
+fn later(table: &HandleTable) -> (&'static str, &'static str) {
+    let bucket = |name| model::bucket(table.segment(), name);
+    match bucket(HERE) < bucket(THERE) {
+        true => (HERE, THERE),
+        false => (THERE, HERE),
+    }
+}
+
 /// Renames one array to [`THERE`] in one participant and to `new` in the other. One succeeds, and
 /// the other finds no such name.
 fn two_renames(new: &'static str) {

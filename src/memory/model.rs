@@ -27,6 +27,7 @@ pub struct Memory {
     descriptors: Vec<Atom>,
     schemas: Vec<Atom>,
     names: Vec<Atom<BucketWord>>,
+    name_counts: Vec<Atom>,
     hints: Vec<Atom>,
     control: Vec<Atom>,
     races: Races,
@@ -65,6 +66,7 @@ impl Memory {
             descriptors: words(slots * Layout::DESCRIPTOR_WORDS),
             schemas: words(Layout::SCHEMAS * Layout::SCHEMA_WORDS),
             names: words(geometry.buckets()),
+            name_counts: words(geometry.bucket_groups()),
             hints: words(tree.total_words()),
             control: words(data_words),
             races: Races::default(),
@@ -120,6 +122,10 @@ impl Memory {
 
     pub(crate) fn names(&self) -> &[Atom<BucketWord>] {
         &self.names
+    }
+
+    pub(crate) fn name_counts(&self) -> &[Atom] {
+        &self.name_counts
     }
 
     pub(crate) fn hints(&self) -> &[Atom] {

@@ -157,6 +157,13 @@ impl Memory {
         self.words(self.mapped.names, self.layout.geometry.buckets())
     }
 
+    /// Returns the counters of the groups of buckets.
+    #[inline]
+    pub(crate) fn name_counts(&self) -> &[Atom] {
+        let groups = self.layout.geometry.bucket_groups();
+        self.words(self.mapped.name_counts, groups)
+    }
+
     pub(crate) fn hints(&self) -> &[Atom] {
         self.words(self.mapped.hints, self.tree.total_words())
     }

@@ -2,6 +2,7 @@
 //!
 //! `README.md` beside this file has the protocol and its proof.
 
+use super::groups::counted;
 use super::place::{
     get, hand_over, is_live_bundle, offset_of, place_of, record_words, was_freed, word_of,
 };
@@ -127,9 +128,14 @@ impl<'t> Buckets<'t> {
         // sequences of earlier changes.
         let place = place_of(self.memory(), bucket).ok_or_else(|| self.corrupt(bucket))?;
         let empty = lost.emptied();
-        match place.compare_exchange(lost, empty, Ordering::Relaxed, Ordering::Relaxed) {
-            Ok(_) => Ok(empty),
-            Err(_) => self.load(bucket),
+        let healed = counted(self.memory(), bucket, lost, empty, || {
+            place
+                .compare_exchange(lost, empty, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+        });
+        match healed {
+            true => Ok(empty),
+            false => self.load(bucket),
         }
     }
 
@@ -198,10 +204,12 @@ impl<'t> Buckets<'t> {
     /// Attempts to replace `seen` by `new`, which this participant has created. Returns `true` on
     /// success. Frees the record that is not in the bucket afterwards.
     pub(super) fn cas_bucket(self, bucket: BucketIndex, seen: BucketWord, new: BucketWord) -> bool {
-        // Release: pairs with the Acquire in `word_of`.
-        let put = place_of(self.memory(), bucket).is_some_and(|word| {
-            word.compare_exchange(seen, new, Ordering::Release, Ordering::Relaxed)
-                .is_ok()
+        let put = counted(self.memory(), bucket, seen, new, || {
+            // Release: pairs with the Acquire in `word_of`.
+            place_of(self.memory(), bucket).is_some_and(|word| {
+                word.compare_exchange(seen, new, Ordering::Release, Ordering::Relaxed)
+                    .is_ok()
+            })
         });
         if put && let Some((slot, generation)) = new.record() {
             let me = self.table.own_seat();

@@ -1,9 +1,10 @@
 //! Names as seen by observers. They copy a record, and accept the copy if the record was live
 //! before and after.
 
+use super::groups::used;
 use super::place::{offset_of, was_freed, word_of};
 use super::record::{Contents, Name, Value};
-use super::{NameInfo, checked, not_found, used};
+use super::{NameInfo, checked, not_found};
 use crate::descriptor::{ControlKind, Descriptor};
 use crate::handle::AnyHandle;
 use crate::memory::Corrupt;

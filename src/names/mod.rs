@@ -6,6 +6,7 @@
 mod buckets;
 mod called;
 pub(crate) mod error;
+mod groups;
 pub(crate) mod look;
 mod place;
 mod reclaim;
@@ -28,9 +29,11 @@ use crate::table::error::LeaseError;
 use crate::table::name_cache::CachedName;
 use crate::word::BucketIndex;
 use buckets::EntryStatus;
+use groups::used;
 pub(crate) use record::{Contents, Name, Value};
 
 pub(crate) use buckets::{Buckets, find};
+pub(crate) use groups::{all, is_counted};
 pub(crate) use place::{check, is_record, offset_of, word_of};
 pub(crate) use reclaim::reclaim;
 
@@ -278,7 +281,7 @@ impl Core {
         slot.change(|word| word.name(generation))
             .map_err(|_| LeaseError::Stale { handle })?;
         let hint = &self.segment().memory().header()[Header::NAMES];
-        // Relaxed, as in `used`. A participant that must see this name also sees the hint.
+        // Relaxed, as in `groups`. A participant that must see this name also sees the hint.
         if hint.load(Ordering::Relaxed) == 0 {
             hint.store(1, Ordering::Relaxed);
         }
@@ -342,16 +345,6 @@ impl Core {
 #[cfg(loom)]
 pub(crate) fn bucket(memory: &Memory, name: &str) -> Option<BucketIndex> {
     Name::new(name).map(|name| name.bucket(memory.names().len()))
-}
-
-/// Returns the buckets that may hold names: all or none. A search of so many in vain costs memory
-/// and time.
-pub(crate) fn used(memory: &Memory) -> impl Iterator<Item = BucketIndex> + use<> {
-    let end = match memory.header()[Header::NAMES].load(Ordering::Relaxed) {
-        0 => 0,
-        _ => memory.names().len(),
-    };
-    (0..end).map(BucketIndex::new)
 }
 
 /// Returns the name in the form of records, or an error if its length is invalid.
