@@ -325,7 +325,10 @@ impl<'t> Bundle<'t> {
         contents
             .names
             .retain(|(_, value)| self.table.tables().live(value.handle).is_ok());
-        let mut parts: Vec<NameInfo> = contents.names.iter().map(NameInfo::of).collect();
+        let names = contents.names.iter();
+        let mut parts: Vec<NameInfo> = names
+            .map(|(name, value)| NameInfo::of(name, value))
+            .collect();
         parts.sort();
         Ok(parts)
     }

@@ -11,6 +11,7 @@ use crate::descriptor::{ControlKind, Descriptor};
 use crate::handle::AnyHandle;
 use crate::memory::Corrupt;
 use crate::memory::Memory;
+use crate::names::NameInfo;
 use crate::names::error::NameError;
 use crate::sync::{Atom, Ordering};
 use crate::table::core::Core;
@@ -147,6 +148,39 @@ impl<'t> Buckets<'t> {
             word,
             contents: contents.unwrap_or_default(),
         })
+    }
+
+    /// Adds the names of a bucket that begin with `prefix` to `list`. Returns `true` if the bucket
+    /// has entries that a dead participant may have left.
+    pub(super) fn list(
+        self,
+        bucket: BucketIndex,
+        prefix: &str,
+        list: &mut Vec<NameInfo>,
+    ) -> Result<bool, NameError> {
+        let tables = self.table.tables();
+        let mut untidy = false;
+        // Arrivals need a look at another bucket, without the lease of this one.
+        let mut arrived = Vec::new();
+        self.visit(bucket, |words| {
+            let on_name = |name: &Name, value: Value| match value.arrival {
+                Some(_) => arrived.push((*name, value)),
+                None if tables.live(value.handle).is_err() => untidy = true,
+                None if name.starts_with(prefix) => list.push(NameInfo::of(name, &value)),
+                None => {}
+            };
+            let mut departures = false;
+            record::decode_with(get(words), on_name, |_| departures = true)?;
+            untidy |= departures;
+            Some(())
+        })?;
+        untidy |= !arrived.is_empty();
+        for (name, value) in arrived {
+            if self.status(&value)? == EntryStatus::Good && name.starts_with(prefix) {
+                list.push(NameInfo::of(&name, &value));
+            }
+        }
+        Ok(untidy)
     }
 
     /// Reads the record in a leased slot. Returns empty contents if it is not a record of the

@@ -50,7 +50,7 @@ pub struct NameInfo {
 }
 
 impl NameInfo {
-    pub(crate) fn of((name, value): &(Name, Value)) -> NameInfo {
+    pub(crate) fn of(name: &Name, value: &Value) -> NameInfo {
         NameInfo {
             name: name.text(),
             handle: value.handle,
@@ -207,21 +207,12 @@ impl Core {
         let mut names = Vec::new();
         let mut untidy = false;
         for bucket in used(self.segment().memory()) {
-            let contents = buckets.read(bucket)?.contents;
-            untidy |= !contents.departures.is_empty();
-            for named in contents.names {
-                let good = buckets.status(&named.1)? == EntryStatus::Good;
-                untidy |= !good || named.1.arrival.is_some();
-                if good {
-                    names.push(NameInfo::of(&named));
-                }
-            }
+            untidy |= buckets.list(bucket, prefix, &mut names)?;
         }
         if untidy {
             // No reap had the memory to remove these entries of dead participants.
             self.forget_all_dead();
         }
-        names.retain(|info| info.name.starts_with(prefix));
         names.sort();
         Ok(names)
     }

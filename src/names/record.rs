@@ -62,6 +62,10 @@ impl Name {
         &bytemuck::cast_slice(&self.words)[..usize::from(self.length)]
     }
 
+    pub(crate) fn starts_with(&self, prefix: &str) -> bool {
+        self.bytes().starts_with(prefix.as_bytes())
+    }
+
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(self.bytes()).into_owned()
     }
@@ -191,27 +195,43 @@ impl Contents {
     /// Decodes a record. Returns `None` if no participant writes such words. Reads no word beyond
     /// the record.
     pub(crate) fn decode(get: impl Fn(usize) -> Option<u64>) -> Option<Contents> {
-        let mut reader = Reader::new(get)?;
         let mut contents = Contents::default();
-        while let Some(entry) = reader.name()? {
-            let mut name = Name {
-                length: entry.length,
-                words: [0; TEXT_WORDS],
-            };
-            for (at, word) in name.words[..entry.text_words()].iter_mut().enumerate() {
-                *word = (reader.get)(entry.text + at)?;
-            }
-            let zeros = &bytemuck::cast_slice::<u64, u8>(&name.words)[usize::from(name.length)..];
-            if zeros.iter().any(|&byte| byte != 0) || str::from_utf8(name.bytes()).is_err() {
-                return None;
-            }
-            contents.names.push((name, entry.value));
-        }
-        while let Some(departure) = reader.departure()? {
-            contents.departures.push(departure);
-        }
-        (reader.at == reader.end).then_some(contents)
+        let Contents { names, departures } = &mut contents;
+        decode_with(
+            get,
+            |name, value| names.push((*name, value)),
+            |departure| departures.push(departure),
+        )?;
+        Some(contents)
     }
+}
+
+/// Decodes a record as [`Contents::decode`] does. Calls `on_name` with each name, then `on_departure`
+/// with each departure, possibly before it returns `None`.
+pub(crate) fn decode_with(
+    get: impl Fn(usize) -> Option<u64>,
+    mut on_name: impl FnMut(&Name, Value),
+    mut on_departure: impl FnMut(Departure),
+) -> Option<()> {
+    let mut reader = Reader::new(get)?;
+    while let Some(entry) = reader.name()? {
+        let mut name = Name {
+            length: entry.length,
+            words: [0; TEXT_WORDS],
+        };
+        for (at, word) in name.words[..entry.text_words()].iter_mut().enumerate() {
+            *word = (reader.get)(entry.text + at)?;
+        }
+        let zeros = &bytemuck::cast_slice::<u64, u8>(&name.words)[usize::from(name.length)..];
+        if zeros.iter().any(|&byte| byte != 0) || str::from_utf8(name.bytes()).is_err() {
+            return None;
+        }
+        on_name(&name, entry.value);
+    }
+    while let Some(departure) = reader.departure()? {
+        on_departure(departure);
+    }
+    (reader.at == reader.end).then_some(())
 }
 
 /// Searches for `name` in the words of a record. Returns `None` if they are not a record. Does not
