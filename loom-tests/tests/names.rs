@@ -202,7 +202,7 @@ fn a_name_that_was_found_is_listed() {
 /// bucket. If that empties the bucket, the publication fills it again.
 #[test]
 fn a_published_name_is_listed_beside_an_unpublication() {
-    check(2, || {
+    check(1, || {
         let ([first, second], x) = one_array();
         second.publish(BESIDE, x).unwrap();
         let unpublish = move |second: &HandleTable| second.unpublish(BESIDE).unwrap();
@@ -223,7 +223,7 @@ fn a_published_name_is_listed_beside_an_unpublication() {
 /// is counted once.
 #[test]
 fn a_bucket_that_two_participants_fill_is_counted_once() {
-    check(2, || {
+    check(1, || {
         let ([first, second], x) = one_array();
         let publish = move |second: &HandleTable| second.publish(BESIDE, x).unwrap();
         let ((), (), second) = beside(second, publish, || {
@@ -240,7 +240,7 @@ fn a_bucket_that_two_participants_fill_is_counted_once() {
 /// listing that finds no bucket counted where the old name was sees the new one counted.
 #[test]
 fn a_name_that_moves_on_is_listed() {
-    check(2, || {
+    check(1, || {
         let ([first, second], x) = one_array();
         let (old, new) = later(&first);
         first.publish(old, x).unwrap();

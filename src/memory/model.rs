@@ -107,6 +107,9 @@ impl Memory {
         &self.readers[slot.get() * row..][..row]
     }
 
+    /// Does nothing: the model checker has no caches, and each load would add executions.
+    pub(crate) fn load_ahead(&self, _slot: SlotIndex) {}
+
     pub(crate) fn pins(&self, slot: SlotIndex) -> &[Atom] {
         let row = self.layout.geometry.row_words();
         &self.pins[slot.get() * row..][..row]

@@ -78,7 +78,16 @@ impl<'t> Buckets<'t> {
         bucket: BucketIndex,
         look: impl FnOnce(&[Atom]) -> Option<R>,
     ) -> Result<(BucketWord, Option<R>), NameError> {
-        let mut word = self.load(bucket)?;
+        self.visit_from(bucket, self.load(bucket)?, look)
+    }
+
+    /// Does the same, beginning with a loaded word of the bucket.
+    fn visit_from<R>(
+        self,
+        bucket: BucketIndex,
+        mut word: BucketWord,
+        look: impl FnOnce(&[Atom]) -> Option<R>,
+    ) -> Result<(BucketWord, Option<R>), NameError> {
         loop {
             let Some((slot, generation)) = word.record() else {
                 return match word.is_empty() {
@@ -86,6 +95,7 @@ impl<'t> Buckets<'t> {
                     false => Err(self.corrupt(bucket)),
                 };
             };
+            self.memory().load_ahead(slot);
             match self
                 .table
                 .lease_shared(self.table.handle_of(slot, generation))
@@ -152,9 +162,25 @@ impl<'t> Buckets<'t> {
 
     /// Adds the names of a bucket that begin with `prefix` to `list`. Returns `true` if the bucket
     /// has entries that a dead participant may have left.
+    #[inline]
     pub(super) fn list(
         self,
         bucket: BucketIndex,
+        prefix: &str,
+        list: &mut Vec<NameInfo>,
+    ) -> Result<bool, NameError> {
+        let word = self.load(bucket)?;
+        // Most buckets of a group are empty.
+        if word == BucketWord::EMPTY {
+            return Ok(false);
+        }
+        self.list_from(bucket, word, prefix, list)
+    }
+
+    fn list_from(
+        self,
+        bucket: BucketIndex,
+        word: BucketWord,
         prefix: &str,
         list: &mut Vec<NameInfo>,
     ) -> Result<bool, NameError> {
@@ -162,7 +188,7 @@ impl<'t> Buckets<'t> {
         let mut untidy = false;
         // Arrivals need a look at another bucket, without the lease of this one.
         let mut arrived = Vec::new();
-        self.visit(bucket, |words| {
+        self.visit_from(bucket, word, |words| {
             let on_name = |name: &Name, value: Value| match value.arrival {
                 Some(_) => arrived.push((*name, value)),
                 None if tables.live(value.handle).is_err() => untidy = true,

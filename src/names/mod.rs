@@ -22,7 +22,6 @@ use crate::descriptor::Descriptor;
 use crate::element::Element;
 use crate::handle::{AnyHandle, Handle};
 use crate::layout::Header;
-use crate::memory::Memory;
 use crate::sync::Ordering;
 use crate::table::core::Core;
 use crate::table::error::LeaseError;
@@ -137,24 +136,22 @@ impl Core {
     /// Returns the handle of that name, of any type: an array, a queue or a partition.
     pub(crate) fn find_any(&self, name: &str) -> Result<AnyHandle, NameError> {
         let buckets = Buckets { table: self };
-        let known = self
-            .name_cache()
-            .borrow()
-            .get(name, Name::hash(name.as_bytes()));
+        let hash = Name::hash(name.as_bytes());
+        let known = self.name_cache().borrow().get(name, hash);
         if let Some(known) = known
             && buckets.load(known.bucket)? == known.word
             && self.tables().live(known.handle).is_ok()
         {
             return Ok(known.handle);
         }
-        self.search_name(name)
+        self.search_name(name, hash)
     }
 
     #[cold]
-    fn search_name(&self, name: &str) -> Result<AnyHandle, NameError> {
+    fn search_name(&self, name: &str, hash: u64) -> Result<AnyHandle, NameError> {
         let key = checked(name)?;
         let buckets = Buckets { table: self };
-        let bucket = buckets.of(&key);
+        let bucket = Name::bucket_of(hash, buckets.count());
         loop {
             let (word, found) = buckets.visit(bucket, find(&key))?;
             let Some(value) = found.flatten() else {
@@ -169,7 +166,6 @@ impl Core {
                         word,
                         handle,
                     };
-                    let hash = Name::hash(name.as_bytes());
                     self.name_cache().borrow_mut().insert(name, hash, found);
                 }
                 return Ok(handle);
@@ -334,7 +330,7 @@ impl Core {
 
 /// Returns the bucket of a name.
 #[cfg(loom)]
-pub(crate) fn bucket(memory: &Memory, name: &str) -> Option<BucketIndex> {
+pub(crate) fn bucket(memory: &crate::memory::Memory, name: &str) -> Option<BucketIndex> {
     Name::new(name).map(|name| name.bucket(memory.names().len()))
 }
 

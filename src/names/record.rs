@@ -72,7 +72,12 @@ impl Name {
 
     /// Returns the bucket of the name among `buckets`, a power of two.
     pub(crate) fn bucket(&self, buckets: usize) -> BucketIndex {
-        BucketIndex::new(Self::hash(self.bytes()) as usize & (buckets - 1))
+        Self::bucket_of(Self::hash(self.bytes()), buckets)
+    }
+
+    /// Returns the bucket of the names with this hash.
+    pub(crate) fn bucket_of(hash: u64, buckets: usize) -> BucketIndex {
+        BucketIndex::new(hash as usize & (buckets - 1))
     }
 
     /// Returns the hash that determines the bucket of a name. Part of the layout.
@@ -222,7 +227,9 @@ pub(crate) fn decode_with(
         for (at, word) in name.words[..entry.text_words()].iter_mut().enumerate() {
             *word = (reader.get)(entry.text + at)?;
         }
-        let zeros = &bytemuck::cast_slice::<u64, u8>(&name.words)[usize::from(name.length)..];
+        // The words behind are zero already.
+        let read = &bytemuck::cast_slice::<u64, u8>(&name.words)[..entry.text_words() * 8];
+        let zeros = &read[usize::from(name.length)..];
         if zeros.iter().any(|&byte| byte != 0) || str::from_utf8(name.bytes()).is_err() {
             return None;
         }

@@ -483,11 +483,11 @@ pub const BUGS: &[Bug] = &[
         file: "src/names/groups.rs",
         at: "if «fills» && let Some(count) = count {",
         instead: "if fills {
-                let put = change();
-                if put && let Some(count) = count {
+                let done = change();
+                if done && let Some(count) = count {
                     count.fetch_add(1, Ordering::Relaxed);
                 }
-                return put;
+                return done;
             } else {
                 false
             }",
@@ -499,11 +499,11 @@ pub const BUGS: &[Bug] = &[
         at: "let put = «change()»;",
         instead: "if !fills && let Some(count) = count {
                 count.fetch_add(u64::MAX, Ordering::Release);
-                let put = change();
-                if !put {
+                let done = change();
+                if !done {
                     count.fetch_add(1, Ordering::Relaxed);
                 }
-                return put;
+                return done;
             } else {
                 change()
             }",
