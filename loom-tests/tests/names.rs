@@ -252,6 +252,24 @@ fn a_name_that_moves_on_is_listed() {
     });
 }
 
+/// I1: a lookup reads a record while its slot gets another one: it finds the old array or none, and
+/// never that of the other name.
+#[test]
+fn a_lookup_beside_a_reuse_of_the_record_finds_no_other_array() {
+    check(1, || {
+        let ([first, second], x) = one_array();
+        let y = second.from_elem(1, 2u64).unwrap();
+        second.publish(HERE, x).unwrap();
+        let change = move |second: &HandleTable| {
+            second.unpublish(HERE).unwrap();
+            second.publish(BESIDE, y).unwrap();
+        };
+        let (found, (), second) = beside(second, change, || find(&first, HERE));
+        assert!(found.is_none_or(|found| found == x.into()), "{found:?}");
+        assert_only(&second, &[(BESIDE, y)]);
+    });
+}
+
 /// Returns a name, and one in a later bucket.
 fn later(table: &HandleTable) -> (&'static str, &'static str) {
     let bucket = |name| model::bucket(table.segment(), name);

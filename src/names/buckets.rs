@@ -7,6 +7,7 @@ use super::place::{
     get, hand_over, is_live_bundle, offset_of, place_of, record_words, was_freed, word_of,
 };
 use super::record::{self, Arrival, Contents, Departure, Name, Value};
+use super::single::Single;
 use crate::descriptor::{ControlKind, Descriptor};
 use crate::handle::AnyHandle;
 use crate::memory::Corrupt;
@@ -69,6 +70,21 @@ impl<'t> Buckets<'t> {
             offset: offset_of(self.memory(), bucket),
             what: "a bucket of names has no valid list",
         })
+    }
+
+    /// Returns the value of a name, if its bucket has the name, and the bucket's word.
+    pub(crate) fn find(
+        self,
+        bucket: BucketIndex,
+        name: &Name,
+    ) -> Result<(BucketWord, Option<Value>), NameError> {
+        let word = self.load(bucket)?;
+        if let Some(single) = Single::read(self.memory(), word, bucket) {
+            return Ok((word, single.find(name)));
+        }
+        let look = |words: &[Atom]| record::find(get(words), name);
+        let (word, found) = self.visit_from(bucket, word, look)?;
+        Ok((word, found.flatten()))
     }
 
     /// Calls `look` with the words of a bucket's record, under a lease. Returns `None` if the
@@ -160,21 +176,29 @@ impl<'t> Buckets<'t> {
         })
     }
 
-    /// Adds the names of a bucket that begin with `prefix` to `list`. Returns `true` if the bucket
-    /// has entries that a dead participant may have left.
-    #[inline]
+    /// Adds the names of a bucket that begin with `prefix` to `list`. `word` is a loaded word of the
+    /// bucket. Returns `true` if the bucket has entries that a dead participant may have left.
     pub(super) fn list(
         self,
         bucket: BucketIndex,
+        word: BucketWord,
         prefix: &str,
         list: &mut Vec<NameInfo>,
     ) -> Result<bool, NameError> {
-        let word = self.load(bucket)?;
-        // Most buckets of a group are empty.
-        if word == BucketWord::EMPTY {
-            return Ok(false);
+        match Single::read(self.memory(), word, bucket).and_then(|single| single.decode()) {
+            Some((name, value)) => Ok(!self.list_name(&name, &value, prefix, list)),
+            None => self.list_from(bucket, word, prefix, list),
         }
-        self.list_from(bucket, word, prefix, list)
+    }
+
+    /// Adds a plain name to `list`, if it begins with `prefix`. Returns `false` if its array was
+    /// freed.
+    fn list_name(self, name: &Name, value: &Value, prefix: &str, list: &mut Vec<NameInfo>) -> bool {
+        let live = self.table.tables().live(value.handle).is_ok();
+        if live && name.starts_with(prefix) {
+            list.push(NameInfo::of(name, value));
+        }
+        live
     }
 
     fn list_from(
@@ -184,16 +208,13 @@ impl<'t> Buckets<'t> {
         prefix: &str,
         list: &mut Vec<NameInfo>,
     ) -> Result<bool, NameError> {
-        let tables = self.table.tables();
         let mut untidy = false;
         // Arrivals need a look at another bucket, without the lease of this one.
         let mut arrived = Vec::new();
         self.visit_from(bucket, word, |words| {
             let on_name = |name: &Name, value: Value| match value.arrival {
                 Some(_) => arrived.push((*name, value)),
-                None if tables.live(value.handle).is_err() => untidy = true,
-                None if name.starts_with(prefix) => list.push(NameInfo::of(name, &value)),
-                None => {}
+                None => untidy |= !self.list_name(name, &value, prefix, list),
             };
             let mut departures = false;
             record::decode_with(get(words), on_name, |_| departures = true)?;
@@ -256,6 +277,7 @@ impl<'t> Buckets<'t> {
         });
         self.table.publish_record(reserved, |descriptor| {
             Descriptor::control(ControlKind::Names, words).store(descriptor);
+            Descriptor::store_name(descriptor, contents.only_entry());
             Descriptor::store_bucket(descriptor, bucket, word.record().map_or(0, |(_, g)| g));
         });
         Ok(word)
@@ -265,7 +287,7 @@ impl<'t> Buckets<'t> {
     /// success. Frees the record that is not in the bucket afterwards.
     pub(super) fn cas_bucket(self, bucket: BucketIndex, seen: BucketWord, new: BucketWord) -> bool {
         let put = counted(self.memory(), bucket, seen, new, || {
-            // Release: pairs with the Acquire in `word_of`.
+            // Release: pairs with the Acquire in `load_word`.
             place_of(self.memory(), bucket).is_some_and(|word| {
                 word.compare_exchange(seen, new, Ordering::Release, Ordering::Relaxed)
                     .is_ok()
@@ -442,9 +464,4 @@ impl<'t> Buckets<'t> {
             }
         }
     }
-}
-
-/// Returns a search for `name` in the words of a record.
-pub(crate) fn find<'n>(name: &'n Name) -> impl FnOnce(&[Atom]) -> Option<Option<Value>> + 'n {
-    move |words| record::find(get(words), name)
 }

@@ -3,6 +3,7 @@
 //!
 //! `README.md` beside this file has the steps and the proof, under *Listing*.
 
+use super::place::load_word;
 use crate::layout::{Header, SCALE};
 use crate::memory::Memory;
 use crate::sync::{Atom, Ordering};
@@ -32,7 +33,7 @@ pub(super) fn counted(
     if put != fills
         && let Some(count) = count
     {
-        // Subtracts 1. Release: pairs with the Acquire in `is_counted`.
+        // Subtracts 1. Release: pairs with the Acquire in `is_filled`.
         count.fetch_add(u64::MAX, Ordering::Release);
     }
     put
@@ -48,20 +49,29 @@ fn count_of(memory: &Memory, bucket: BucketIndex) -> Option<&Atom> {
 
 /// Returns `true` if buckets are counted in the group of a bucket of the table.
 pub(crate) fn is_counted(memory: &Memory, bucket: BucketIndex) -> bool {
-    // Acquire: pairs with the Release in `counted`. If no bucket is counted, the caller sees that
-    // the buckets are empty, and what was changed before.
-    count_of(memory, bucket).is_none_or(|count| count.load(Ordering::Acquire) != 0)
+    count_of(memory, bucket).is_none_or(is_filled)
 }
 
-/// Returns the buckets of the groups that may hold names. A search of all others in vain would cost
-/// memory and time.
-pub(crate) fn used(memory: &Memory) -> impl Iterator<Item = BucketIndex> + use<'_> {
-    let buckets = all(memory);
-    (0..buckets)
-        .step_by(SCALE.bucket_group)
-        .filter(|&first| is_counted(memory, BucketIndex::new(first)))
-        .flat_map(move |first| first..buckets.min(first + SCALE.bucket_group))
-        .map(BucketIndex::new)
+/// Returns `true` if buckets are counted by this counter.
+fn is_filled(count: &Atom) -> bool {
+    // Acquire: pairs with the Release in `counted`. If no bucket is counted, the caller sees that
+    // the buckets are empty, and what was changed before.
+    count.load(Ordering::Acquire) != 0
+}
+
+/// Returns the buckets that may hold names, with their words at this moment. A search of all others
+/// in vain would cost memory and time.
+pub(crate) fn used(memory: &Memory) -> impl Iterator<Item = (BucketIndex, BucketWord)> + use<'_> {
+    let groups = memory.names()[..all(memory)].chunks(SCALE.bucket_group);
+    let groups = groups.zip(memory.name_counts()).enumerate();
+    let filled = groups.filter(|(_, (_, count))| is_filled(count));
+    filled
+        .flat_map(|(group, (places, _))| {
+            let first = group * SCALE.bucket_group;
+            let words = places.iter().map(load_word).enumerate();
+            words.map(move |(at, word)| (BucketIndex::new(first + at), word))
+        })
+        .filter(|(_, word)| !word.is_empty())
 }
 
 /// Returns the number of buckets, or 0 if no array ever had a name.

@@ -29,7 +29,7 @@ impl<C: Fn(u64, &mut [u8]) -> bool> LookAtNames<'_, C> {
     /// Returns all names that begin with `prefix`, sorted.
     pub(crate) fn names(&self, prefix: &str) -> Result<Vec<NameInfo>, NameError> {
         let mut names = Vec::new();
-        for bucket in used(self.look.memory) {
+        for (bucket, _) in used(self.look.memory) {
             let mut good = self.good(bucket)?;
             good.retain(|(name, _)| name.starts_with(prefix));
             names.extend(good.iter().map(|(name, value)| NameInfo::of(name, value)));

@@ -12,6 +12,7 @@ mod place;
 mod reclaim;
 mod record;
 mod rename;
+mod single;
 #[cfg(test)]
 mod tests;
 
@@ -31,7 +32,7 @@ use buckets::EntryStatus;
 use groups::used;
 pub(crate) use record::{Contents, Name, Value};
 
-pub(crate) use buckets::{Buckets, find};
+pub(crate) use buckets::Buckets;
 pub(crate) use groups::{all, is_counted};
 pub(crate) use place::{check, is_record, offset_of, word_of};
 pub(crate) use reclaim::reclaim;
@@ -153,8 +154,8 @@ impl Core {
         let buckets = Buckets { table: self };
         let bucket = Name::bucket_of(hash, buckets.count());
         loop {
-            let (word, found) = buckets.visit(bucket, find(&key))?;
-            let Some(value) = found.flatten() else {
+            let (word, found) = buckets.find(bucket, &key)?;
+            let Some(value) = found else {
                 return Err(not_found(name));
             };
             let handle = value.handle;
@@ -202,8 +203,8 @@ impl Core {
         let buckets = Buckets { table: self };
         let mut names = Vec::new();
         let mut untidy = false;
-        for bucket in used(self.segment().memory()) {
-            untidy |= buckets.list(bucket, prefix, &mut names)?;
+        for (bucket, word) in used(self.segment().memory()) {
+            untidy |= buckets.list(bucket, word, prefix, &mut names)?;
         }
         if untidy {
             // No reap had the memory to remove these entries of dead participants.
@@ -298,7 +299,7 @@ impl Core {
     pub(crate) fn forget_all_dead(&self) {
         let buckets = Buckets { table: self };
         let mut left = Vec::new();
-        for bucket in used(self.segment().memory()) {
+        for (bucket, _) in used(self.segment().memory()) {
             // An error leaves only dead entries, as in `forget_names`.
             left.extend(
                 buckets

@@ -4,6 +4,7 @@
 //! the handle, the [`Arrival`] if the arriving bit is set, the text. A [`Departure`] has 3 words.
 //! Nothing follows.
 
+use crate::descriptor::NAME_COPY;
 use crate::handle::AnyHandle;
 use crate::sync::Word;
 use crate::word::{BucketIndex, BucketWord, Field, SeatId};
@@ -171,6 +172,23 @@ impl Contents {
         Some(1 + names + self.departures.len() * DEPARTURE_WORDS)
     }
 
+    /// Returns the entry of the only name, with zeros behind it. Returns zeros if there is more than
+    /// that name, or if it does not fit.
+    pub(super) fn only_entry(&self) -> [u64; NAME_COPY] {
+        let mut entry = [0; NAME_COPY];
+        let fits = self.words().is_some_and(|words| words <= 1 + NAME_COPY);
+        if let ([_], [], true) = (&*self.names, &*self.departures, fits) {
+            let mut at = 0;
+            self.encode(|word| {
+                if at > 0 {
+                    entry[at - 1] = word;
+                }
+                at += 1;
+            });
+        }
+        entry
+    }
+
     /// Calls `put` with each word, in order.
     pub(crate) fn encode(&self, mut put: impl FnMut(u64)) {
         let words = self.words().unwrap_or(0) as u64;
@@ -252,6 +270,25 @@ pub(crate) fn find(get: impl Fn(usize) -> Option<u64>, name: &Name) -> Option<Op
         }
     }
     Some(None)
+}
+
+/// Returns the words of a record with one name, whose entry has these words. Returns `None` if they
+/// are no name without an arrival, or are more than fit. Reads no word behind the entry.
+#[inline]
+pub(super) fn of_entry(entry: impl Fn(usize) -> u64) -> Option<[u64; 1 + NAME_COPY]> {
+    let head = entry(0);
+    let length = LENGTH.get(head) as usize;
+    let words = 1 + NAME_WORDS + length.div_ceil(8);
+    if length == 0 || ARRIVING.get(head) != 0 || words > 1 + NAME_COPY {
+        return None;
+    }
+    let mut record = [0; 1 + NAME_COPY];
+    record[0] = WORDS.set(NAMES.set(0, 1), words as u64);
+    record[1] = head;
+    for (at, word) in record[1..words].iter_mut().enumerate().skip(1) {
+        *word = entry(at);
+    }
+    Some(record)
 }
 
 /// Packs a bucket, a place and the seat of a mover into a word.

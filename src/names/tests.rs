@@ -7,6 +7,7 @@ use std::time::Duration;
 use ndarray::{Array2, Axis, Ix1, Ix2};
 
 use crate::bundle::BundleError;
+use crate::descriptor::Descriptor;
 use crate::layout::SCALE;
 use crate::names::error::NameError;
 use crate::queue::QueueError;
@@ -539,4 +540,49 @@ fn a_bucket_that_is_not_counted_is_damage() {
     assert_eq!(count.load(Ordering::Relaxed), u64::MAX);
     table.publish("y", x).unwrap();
     assert_eq!(table.names("").unwrap().len(), 1);
+}
+
+#[test]
+fn names_of_every_length_are_found_and_listed() {
+    let table = table();
+    let x = table.zeros::<f64, _>(3).unwrap();
+    let names: Vec<String> = (1..=255).map(|length| "n".repeat(length)).collect();
+    for (at, name) in names.iter().enumerate() {
+        table.publish(name, x).unwrap();
+        // Alone, the first time; the second lookup is by the name cache.
+        assert_eq!(table.find_any(name).unwrap(), x.into());
+        assert_eq!(table.find_any(name).unwrap(), x.into());
+        assert_eq!(table.names("").unwrap().len(), at + 1);
+    }
+    assert!(table.find_any("m").is_err_and(is_not_found));
+    let observer = Observer::of(table.segment()).unwrap();
+    assert_eq!(observer.names("").unwrap(), table.names("").unwrap());
+    assert!(table.verify().unwrap().is_clean());
+}
+
+#[test]
+fn a_copy_of_a_name_that_differs_from_its_record_is_damage() {
+    let table = table();
+    let x = table.zeros::<f64, _>(3).unwrap();
+    table.publish("weights", x).unwrap();
+    let memory = table.segment().memory();
+    let bucket = super::checked("weights")
+        .unwrap()
+        .bucket(memory.names().len());
+    let (slot, _) = super::word_of(memory, bucket).unwrap().record().unwrap();
+    assert!(table.verify().unwrap().is_clean());
+    let words = memory.descriptor(slot);
+    let mut copy: [u64; 5] = core::array::from_fn(|at| Descriptor::name_word(words, at));
+    let good = copy;
+    // Without a copy, the record itself is read. It is damage all the same: verify looks at records
+    // closely.
+    Descriptor::store_name(words, [0; 5]);
+    assert_eq!(table.find_any("weights").unwrap(), x.into());
+    assert!(!table.verify().unwrap().is_clean());
+    // Another text: the lookup misses the name, and does not fail.
+    copy[2] ^= 1;
+    Descriptor::store_name(words, copy);
+    assert!(!table.verify().unwrap().is_clean());
+    Descriptor::store_name(words, good);
+    assert!(table.verify().unwrap().is_clean());
 }

@@ -51,7 +51,7 @@ impl NameCache {
         }
         let place = &mut self.places[place_of(hash)];
         match &mut place.known {
-            Some((known, before)) if **known == *name => *before = found,
+            Some((known, before)) if place.hash == hash && **known == *name => *before = found,
             Some(_) if place.passed != hash => place.passed = hash,
             known => {
                 *known = Some((name.into(), found));

@@ -551,6 +551,16 @@ pub const BUGS: &[Bug] = &[
         ),
     },
     Bug {
+        name: "a lookup takes the copy of a name without another look at its slot",
+        file: "src/names/single.rs",
+        at: "(ours && «slot.word().is_live(generation)»).then_some",
+        instead: "true",
+        model: (
+            "names",
+            "a_lookup_beside_a_reuse_of_the_record_finds_no_other_array",
+        ),
+    },
+    Bug {
         name: "a record that comes back from a death is retired in its bucket",
         file: "src/names/reclaim.rs",
         at: "let mut stays = «there()»;\n    if owned",
