@@ -555,8 +555,6 @@ fn names_of_every_length_are_found_and_listed() {
         assert_eq!(table.names("").unwrap().len(), at + 1);
     }
     assert!(table.find_any("m").is_err_and(is_not_found));
-    let observer = Observer::of(table.segment()).unwrap();
-    assert_eq!(observer.names("").unwrap(), table.names("").unwrap());
     assert!(table.verify().unwrap().is_clean());
 }
 
