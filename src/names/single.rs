@@ -3,7 +3,7 @@
 //! `README.md` beside this file has the steps and the proof, under *Finding*.
 
 use super::record::{self, Name, Value};
-use crate::descriptor::{ControlKind, Descriptor, NAME_COPY};
+use crate::descriptor::{Descriptor, NAME_COPY};
 use crate::memory::Memory;
 use crate::table::slot::Slot;
 use crate::word::{BucketIndex, BucketWord};
@@ -19,11 +19,12 @@ impl Single {
         let (slot, generation) = word.record()?;
         let slot = Slot::of(memory, slot)?;
         let words = memory.descriptor(slot.index);
+        if Descriptor::bucket(words, generation) != Some(bucket) {
+            return None;
+        }
         let record = record::of_entry(|at| Descriptor::name_word(words, at))?;
-        let ours = Descriptor::load(words)?.is_control_of(ControlKind::Names)
-            && Descriptor::bucket(words, generation) == Some(bucket);
         // Load the slot's word last: the words above then belong to this generation.
-        (ours && slot.word().is_live(generation)).then_some(Single(record))
+        slot.word().is_live(generation).then_some(Single(record))
     }
 
     fn get(&self) -> impl Fn(usize) -> Option<u64> + '_ {

@@ -553,7 +553,7 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "a lookup takes the copy of a name without another look at its slot",
         file: "src/names/single.rs",
-        at: "(ours && «slot.word().is_live(generation)»).then_some",
+        at: "«slot.word().is_live(generation)».then_some",
         instead: "true",
         model: (
             "names",
