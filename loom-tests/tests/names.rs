@@ -106,22 +106,35 @@ fn one_of_two_publications_succeeds() {
 /// I1: a lookup of a name that is being replaced finds the old array or the new one, and whole.
 #[test]
 fn a_replaced_name_always_has_an_array() {
-    check(2, || {
-        let ([first, second], x) = one_name();
-        let replace = move |second: &HandleTable| {
-            let y = second.from_elem(1, 2u64).unwrap();
-            assert_eq!(second.replace(HERE, y).unwrap(), Some(x.into()));
-            y
-        };
-        let ((), y, second) = beside(second, replace, || {
-            let found = first
-                .find::<u64, Ix1>(HERE)
-                .expect("the name has an array at every moment");
-            let expected = if found == x { 1 } else { 2 };
-            assert_eq!(first.read(found).unwrap()[0], expected);
-        });
-        assert_only(&second, &[(HERE, y)]);
+    check(2, || replaced(&[]));
+}
+
+/// I1: the same in a record of two names, which the lookup reads under a lease.
+#[test]
+fn a_replaced_name_among_others_always_has_an_array() {
+    check(2, || replaced(&[BESIDE]));
+}
+
+fn replaced(others: &[&'static str]) {
+    let ([first, second], x) = one_name();
+    for other in others {
+        first.publish(other, x).unwrap();
+    }
+    let replace = move |second: &HandleTable| {
+        let y = second.from_elem(1, 2u64).unwrap();
+        assert_eq!(second.replace(HERE, y).unwrap(), Some(x.into()));
+        y
+    };
+    let ((), y, second) = beside(second, replace, || {
+        let found = first
+            .find::<u64, Ix1>(HERE)
+            .expect("the name has an array at every moment");
+        let expected = if found == x { 1 } else { 2 };
+        assert_eq!(first.read(found).unwrap()[0], expected);
     });
+    let others = others.iter().map(|&other| (other, x));
+    let names: Vec<_> = others.chain([(HERE, y)]).collect();
+    assert_only(&second, &names);
 }
 
 /// I4: the name of an array that is freed meanwhile leads to nothing in the end, and leaves
@@ -521,11 +534,12 @@ fn a_bucket_without_its_record_is_healed() {
 }
 
 /// I5: a write lease by a forged handle of a record is refused at once, and does not keep out a
-/// lookup of the name.
+/// lookup of the name. The record has two names, so the lookup takes a lease.
 #[test]
 fn a_forged_writer_of_a_record_is_refused() {
     check(2, || {
         let ([first, second], x) = one_name();
+        first.publish(BESIDE, x).unwrap();
         let record = model::record(&first, HERE).unwrap();
         let write = move |second: &HandleTable| {
             let refused = second.write(Vector::from_bits(record.to_bits()));
@@ -533,6 +547,6 @@ fn a_forged_writer_of_a_record_is_refused() {
         };
         let (found, (), second) = beside(second, write, || find(&first, HERE));
         assert_eq!(found, Some(x.into()));
-        assert_only(&second, &[(HERE, x)]);
+        assert_only(&second, &[(HERE, x), (BESIDE, x)]);
     });
 }
