@@ -4,8 +4,8 @@
 //! axes; only the array's own axes are written. Words 9 and 10: the pid of the poisoner 32 | what
 //! it was writing 8 | the slot of the partition with its torn tiles, plus one 24, and the time. Word 11: the bytes that were committed for the array. Word 12:
 //! the bucket of the name that the array was given last. A record of names stores its bucket in
-//! word 2, a bundle stores its record's word in word 3. Word 13: the bundle that an array is a part
-//! of.
+//! word 2 and a copy of its only name in words 3 to 7, a bundle stores its record's word in word 3.
+//! Word 13: the bundle that an array is a part of.
 
 use ndarray::{Dimension, Shape, ShapeBuilder};
 
@@ -55,8 +55,15 @@ const NAMED_IN: usize = BYTES + 1;
 /// This and the next word follow the single axis of a control array.
 const BUCKET: usize = FIRST_AXIS + 1;
 const BUNDLE: usize = BUCKET + 1;
+/// The first of the [`NAME_COPY`] words with the copy of a name. They are on one cache line with the
+/// words before them.
+const NAME: usize = BUCKET + 1;
 const PART_OF: usize = NAMED_IN + 1;
 const _: () = assert!(PART_OF < Layout::DESCRIPTOR_WORDS);
+
+/// The number of words of a descriptor that can hold a copy of a name.
+pub(crate) const NAME_COPY: usize = 5;
+const _: () = assert!(NAME + NAME_COPY <= POISON_PID);
 
 /// A handle was used as something other than what it names: another element type, another number of
 /// axes, a queue as an array.
@@ -308,6 +315,23 @@ impl Descriptor {
     /// Returns the bucket that [`Descriptor::store_bucket`] stored for this generation.
     pub(crate) fn bucket(words: &[Atom], generation: u32) -> Option<BucketIndex> {
         Kept::get(words[BUCKET].load(Ordering::Relaxed), generation)
+    }
+
+    /// Stores the copy of a record's only name, or zeros if it has none. Called before the record is
+    /// published.
+    ///
+    /// Release: pairs with the Acquire in [`Descriptor::name_word`], as in [`write`].
+    pub(crate) fn store_name(words: &[Atom], copy: [u64; NAME_COPY]) {
+        for (word, copied) in words[NAME..].iter().zip(copy) {
+            word.store(copied, Ordering::Release);
+        }
+    }
+
+    /// Returns one of the words that [`Descriptor::store_name`] stored. The conditions are those of
+    /// [`Descriptor::load`].
+    #[inline]
+    pub(crate) fn name_word(words: &[Atom], at: usize) -> u64 {
+        words[NAME..][..NAME_COPY][at].load(Ordering::Acquire)
     }
 
     /// Returns the word of a bundle's bucket.

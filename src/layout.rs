@@ -62,6 +62,11 @@ impl Geometry {
         (self.slots() / 32).clamp(min, max)
     }
 
+    /// Returns the number of groups of buckets. Each group has a counter of its buckets in use.
+    pub(crate) fn bucket_groups(&self) -> usize {
+        self.buckets().div_ceil(SCALE.bucket_group)
+    }
+
     /// Returns the number of words in a slot's row of bits, one bit for each seat.
     pub(crate) fn row_words(&self) -> usize {
         self.seats.div_ceil(64) as usize
@@ -168,6 +173,7 @@ pub(crate) struct Layout {
     pub(crate) descriptors: u64,
     pub(crate) schemas: u64,
     pub(crate) names: u64,
+    pub(crate) name_counts: u64,
     pub(crate) hints: u64,
     pub(crate) data: u64,
     /// Bytes of the whole mapping.
@@ -207,6 +213,7 @@ impl Layout {
         let descriptors = table(slots_count * Self::DESCRIPTOR_WORDS);
         let schemas = table(Self::SCHEMAS * Self::SCHEMA_WORDS);
         let names = table(geometry.buckets());
+        let name_counts = table(geometry.bucket_groups());
         let hints = table(HintTree::new(&geometry).total_words());
         let data = end.next_multiple_of(Self::DATA_ALIGN);
         Layout {
@@ -219,6 +226,7 @@ impl Layout {
             descriptors,
             schemas,
             names,
+            name_counts,
             hints,
             data,
             total: data + geometry.capacity,
@@ -301,6 +309,7 @@ mod tests {
                 layout.descriptors,
                 layout.schemas,
                 layout.names,
+                layout.name_counts,
                 layout.hints,
                 layout.data
             ],
@@ -310,6 +319,7 @@ mod tests {
                 0x3208_9000,
                 0x3210_9000,
                 0x3220_9000,
+                0x3221_1000,
                 0x3240_0000
             ]
         );

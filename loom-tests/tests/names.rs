@@ -106,22 +106,35 @@ fn one_of_two_publications_succeeds() {
 /// I1: a lookup of a name that is being replaced finds the old array or the new one, and whole.
 #[test]
 fn a_replaced_name_always_has_an_array() {
-    check(2, || {
-        let ([first, second], x) = one_name();
-        let replace = move |second: &HandleTable| {
-            let y = second.from_elem(1, 2u64).unwrap();
-            assert_eq!(second.replace(HERE, y).unwrap(), Some(x.into()));
-            y
-        };
-        let ((), y, second) = beside(second, replace, || {
-            let found = first
-                .find::<u64, Ix1>(HERE)
-                .expect("the name has an array at every moment");
-            let expected = if found == x { 1 } else { 2 };
-            assert_eq!(first.read(found).unwrap()[0], expected);
-        });
-        assert_only(&second, &[(HERE, y)]);
+    check(2, || replaced(&[]));
+}
+
+/// I1: the same in a record of two names, which the lookup reads under a lease.
+#[test]
+fn a_replaced_name_among_others_always_has_an_array() {
+    check(2, || replaced(&[BESIDE]));
+}
+
+fn replaced(others: &[&'static str]) {
+    let ([first, second], x) = one_name();
+    for other in others {
+        first.publish(other, x).unwrap();
+    }
+    let replace = move |second: &HandleTable| {
+        let y = second.from_elem(1, 2u64).unwrap();
+        assert_eq!(second.replace(HERE, y).unwrap(), Some(x.into()));
+        y
+    };
+    let ((), y, second) = beside(second, replace, || {
+        let found = first
+            .find::<u64, Ix1>(HERE)
+            .expect("the name has an array at every moment");
+        let expected = if found == x { 1 } else { 2 };
+        assert_eq!(first.read(found).unwrap()[0], expected);
     });
+    let others = others.iter().map(|&other| (other, x));
+    let names: Vec<_> = others.chain([(HERE, y)]).collect();
+    assert_only(&second, &names);
 }
 
 /// I4: the name of an array that is freed meanwhile leads to nothing in the end, and leaves
@@ -172,6 +185,111 @@ fn a_renamed_array_never_has_both_names() {
         });
         moved.unwrap();
     });
+}
+
+/// Asserts that a listing has the name, and that it stands for `x`.
+#[track_caller]
+fn assert_listed(table: &HandleTable, name: &str, x: impl Into<AnyHandle>) {
+    let listed = table.names("").unwrap();
+    let found = listed.iter().find(|info| info.name == name);
+    assert_eq!(found.map(|info| info.handle), Some(x.into()), "{name}");
+}
+
+/// A name that a participant has found is in its next listing: its bucket is counted before the
+/// name is in it.
+#[test]
+fn a_name_that_was_found_is_listed() {
+    check(2, || {
+        let ([first, second], x) = one_array();
+        let publish = move |second: &HandleTable| second.publish(HERE, x).unwrap();
+        let ((), (), second) = beside(second, publish, || {
+            if find(&first, HERE).is_some() {
+                assert_listed(&first, HERE, x);
+            }
+        });
+        assert_only(&second, &[(HERE, x)]);
+    });
+}
+
+/// A published name is in the next listing, while another participant removes another name of the
+/// bucket. If that empties the bucket, the publication fills it again.
+#[test]
+fn a_published_name_is_listed_beside_an_unpublication() {
+    check(1, || {
+        let ([first, second], x) = one_array();
+        second.publish(BESIDE, x).unwrap();
+        let unpublish = move |second: &HandleTable| second.unpublish(BESIDE).unwrap();
+        let ((), _, second) = beside(second, unpublish, || {
+            first.publish(HERE, x).unwrap();
+            assert_listed(&first, HERE, x);
+        });
+        assert_only(&second, &[(HERE, x)]);
+        assert!(
+            model::counts(second.segment())
+                .iter()
+                .all(|&count| count == 0)
+        );
+    });
+}
+
+/// Two participants fill one bucket at once. The one that fails takes its count back, so the bucket
+/// is counted once.
+#[test]
+fn a_bucket_that_two_participants_fill_is_counted_once() {
+    check(1, || {
+        let ([first, second], x) = one_array();
+        let publish = move |second: &HandleTable| second.publish(BESIDE, x).unwrap();
+        let ((), (), second) = beside(second, publish, || {
+            first.publish(HERE, x).unwrap();
+            assert_listed(&first, HERE, x);
+        });
+        assert_eq!(model::counts(second.segment()).iter().sum::<u64>(), 1);
+        assert_only(&second, &[(HERE, x), (BESIDE, x)]);
+        assert_eq!(model::counts(second.segment()).iter().sum::<u64>(), 0);
+    });
+}
+
+/// A listing beside a rename from a bucket to a later one has the old name or the new one: a
+/// listing that finds no bucket counted where the old name was sees the new one counted.
+#[test]
+fn a_name_that_moves_on_is_listed() {
+    check(1, || {
+        let ([first, second], x) = one_array();
+        let (old, new) = later(&first);
+        first.publish(old, x).unwrap();
+        let rename = move |second: &HandleTable| second.rename(old, new).unwrap();
+        let ((), (), second) = beside(second, rename, || {
+            assert_ne!(first.names("").unwrap(), [], "neither name is listed");
+        });
+        assert_only(&second, &[(new, x)]);
+    });
+}
+
+/// I1: a lookup reads a record while its slot gets another one: it finds the old array or none, and
+/// never that of the other name.
+#[test]
+fn a_lookup_beside_a_reuse_of_the_record_finds_no_other_array() {
+    check(1, || {
+        let ([first, second], x) = one_array();
+        let y = second.from_elem(1, 2u64).unwrap();
+        second.publish(HERE, x).unwrap();
+        let change = move |second: &HandleTable| {
+            second.unpublish(HERE).unwrap();
+            second.publish(BESIDE, y).unwrap();
+        };
+        let (found, (), second) = beside(second, change, || find(&first, HERE));
+        assert!(found.is_none_or(|found| found == x.into()), "{found:?}");
+        assert_only(&second, &[(BESIDE, y)]);
+    });
+}
+
+/// Returns a name, and one in a later bucket.
+fn later(table: &HandleTable) -> (&'static str, &'static str) {
+    let bucket = |name| model::bucket(table.segment(), name);
+    match bucket(HERE) < bucket(THERE) {
+        true => (HERE, THERE),
+        false => (THERE, HERE),
+    }
 }
 
 /// Renames one array to [`THERE`] in one participant and to `new` in the other. One succeeds, and
@@ -416,11 +534,12 @@ fn a_bucket_without_its_record_is_healed() {
 }
 
 /// I5: a write lease by a forged handle of a record is refused at once, and does not keep out a
-/// lookup of the name.
+/// lookup of the name. The record has two names, so the lookup takes a lease.
 #[test]
 fn a_forged_writer_of_a_record_is_refused() {
     check(2, || {
         let ([first, second], x) = one_name();
+        first.publish(BESIDE, x).unwrap();
         let record = model::record(&first, HERE).unwrap();
         let write = move |second: &HandleTable| {
             let refused = second.write(Vector::from_bits(record.to_bits()));
@@ -428,6 +547,6 @@ fn a_forged_writer_of_a_record_is_refused() {
         };
         let (found, (), second) = beside(second, write, || find(&first, HERE));
         assert_eq!(found, Some(x.into()));
-        assert_only(&second, &[(HERE, x)]);
+        assert_only(&second, &[(HERE, x), (BESIDE, x)]);
     });
 }

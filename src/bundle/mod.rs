@@ -268,10 +268,10 @@ impl<'t> Bundle<'t> {
     pub fn get_any(&self, name: &str) -> Result<AnyHandle, BundleError> {
         let key = names::checked(name)?;
         self.lease.enter()?;
-        let found = self.buckets().visit(self.bucket, names::find(&key));
+        let found = self.buckets().find(self.bucket, &key);
         let (_, found) = found.map_err(|error| self.told(error))?;
         let live = |value: &Value| self.table.tables().live(value.handle).is_ok();
-        match found.flatten().filter(live) {
+        match found.filter(live) {
             Some(value) => Ok(value.handle),
             None => Err(not_found(name)),
         }
@@ -325,7 +325,10 @@ impl<'t> Bundle<'t> {
         contents
             .names
             .retain(|(_, value)| self.table.tables().live(value.handle).is_ok());
-        let mut parts: Vec<NameInfo> = contents.names.iter().map(NameInfo::of).collect();
+        let names = contents.names.iter();
+        let mut parts: Vec<NameInfo> = names
+            .map(|(name, value)| NameInfo::of(name, value))
+            .collect();
         parts.sort();
         Ok(parts)
     }

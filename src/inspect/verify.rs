@@ -502,14 +502,27 @@ impl Check<'_> {
         }
     }
 
-    /// Checks that each bucket of names is empty or names a live record of it.
+    /// Checks that each bucket of names is empty, or names a live record of it and is counted in
+    /// its group.
     fn names(&mut self) {
-        for bucket in names::used(self.memory) {
-            self.bucket(bucket, &self.memory.names()[bucket.get()]);
+        for (at, word) in self.memory.names()[..names::all(self.memory)]
+            .iter()
+            .enumerate()
+        {
+            let bucket = BucketIndex::new(at);
+            let seen = self.bucket(bucket, word);
+            // A bucket is counted before it gets a record, and until it has lost the record.
+            let counted = seen.is_empty() || names::is_counted(self.memory, bucket);
+            if !counted && self.now(word) == seen {
+                let offset = names::offset_of(self.memory, bucket);
+                let what = "a bucket with names is not counted, and a listing may miss them";
+                self.damage(offset, what, seen.bits());
+            }
         }
     }
 
-    fn bucket(&mut self, bucket: BucketIndex, word: &Atom<BucketWord>) {
+    /// Checks a bucket. Returns its word.
+    fn bucket(&mut self, bucket: BucketIndex, word: &Atom<BucketWord>) -> BucketWord {
         let seen = names::word_of(self.memory, bucket).unwrap_or(BucketWord::EMPTY);
         let good = seen.is_empty() || names::is_record(self.memory, seen, bucket);
         // A record is freed only after the bucket names another one.
@@ -518,6 +531,7 @@ impl Check<'_> {
             let what = "a bucket of names has no valid list";
             self.damage(offset, what, seen.bits());
         }
+        seen
     }
 
     /// Reports a word as invalid if it has no holder, or if its holder may be free.

@@ -19,6 +19,8 @@ pub(crate) struct Scale {
     pub(crate) min_spans: u32,
     /// Smallest and largest number of name buckets.
     pub(crate) buckets: (usize, usize),
+    /// Number of buckets that share a counter.
+    pub(crate) bucket_group: usize,
     /// Number of struct layouts that a segment can record, and the words of one.
     pub(crate) schemas: usize,
     pub(crate) schema_words: usize,
@@ -42,6 +44,7 @@ impl Scale {
         span_slots: 64,
         min_spans: 1024,
         buckets: (1, usize::MAX),
+        bucket_group: 32,
         schemas: 256,
         schema_words: 256,
         default_seats: 256,
@@ -66,6 +69,7 @@ impl Scale {
         span_slots: 2,
         min_spans: 1,
         buckets: (2, 2),
+        bucket_group: 1,
         schemas: 2,
         schema_words: 6,
         default_seats: 2,

@@ -27,6 +27,7 @@ pub struct Memory {
     descriptors: Vec<Atom>,
     schemas: Vec<Atom>,
     names: Vec<Atom<BucketWord>>,
+    name_counts: Vec<Atom>,
     hints: Vec<Atom>,
     control: Vec<Atom>,
     races: Races,
@@ -65,6 +66,7 @@ impl Memory {
             descriptors: words(slots * Layout::DESCRIPTOR_WORDS),
             schemas: words(Layout::SCHEMAS * Layout::SCHEMA_WORDS),
             names: words(geometry.buckets()),
+            name_counts: words(geometry.bucket_groups()),
             hints: words(tree.total_words()),
             control: words(data_words),
             races: Races::default(),
@@ -105,6 +107,9 @@ impl Memory {
         &self.readers[slot.get() * row..][..row]
     }
 
+    /// Does nothing: the model checker has no caches, and each load would add executions.
+    pub(crate) fn load_ahead(&self, _slot: SlotIndex) {}
+
     pub(crate) fn pins(&self, slot: SlotIndex) -> &[Atom] {
         let row = self.layout.geometry.row_words();
         &self.pins[slot.get() * row..][..row]
@@ -120,6 +125,10 @@ impl Memory {
 
     pub(crate) fn names(&self) -> &[Atom<BucketWord>] {
         &self.names
+    }
+
+    pub(crate) fn name_counts(&self) -> &[Atom] {
+        &self.name_counts
     }
 
     pub(crate) fn hints(&self) -> &[Atom] {

@@ -6,8 +6,8 @@ use core::slice;
 
 use ndarray::{Dimension, RawArrayViewMut};
 
-use crate::layout::{Header, HintTree, Layout};
-use crate::sync::Atom;
+use crate::layout::{Geometry, Header, HintTree, Layout};
+use crate::sync::{Atom, Ordering};
 use crate::word::{BucketWord, SeatWord, SlotIndex, SlotWord, SpanWord};
 
 /// The tables of a mapped segment, as slices of atomic words.
@@ -131,6 +131,20 @@ impl Memory {
         self.words(self.mapped.readers + (slot.get() * row * 8) as u64, row)
     }
 
+    /// Loads a word of each table that has one for the slot. A lease reads them one after the other,
+    /// and its read-modify-writes wait for each. Loaded together, they take the time of one cache
+    /// miss. Decides nothing.
+    #[inline]
+    pub(crate) fn load_ahead(&self, slot: SlotIndex) {
+        if slot.get() < self.slots {
+            let (span, _) = Geometry::place_of(slot);
+            self.spans()[span.get()].load(Ordering::Relaxed);
+            self.slots()[slot.get()].load(Ordering::Relaxed);
+            self.readers(slot)[0].load(Ordering::Relaxed);
+            self.descriptor(slot)[0].load(Ordering::Relaxed);
+        }
+    }
+
     /// Returns a slot's row of pins, one bit for each seat.
     pub(crate) fn pins(&self, slot: SlotIndex) -> &[Atom] {
         assert!(slot.get() < self.slots);
@@ -155,6 +169,13 @@ impl Memory {
     #[inline]
     pub(crate) fn names(&self) -> &[Atom<BucketWord>] {
         self.words(self.mapped.names, self.layout.geometry.buckets())
+    }
+
+    /// Returns the counters of the groups of buckets.
+    #[inline]
+    pub(crate) fn name_counts(&self) -> &[Atom] {
+        let groups = self.layout.geometry.bucket_groups();
+        self.words(self.mapped.name_counts, groups)
     }
 
     pub(crate) fn hints(&self) -> &[Atom] {

@@ -69,6 +69,14 @@ pub fn bucket(segment: &Segment, name: &str) -> Option<usize> {
     Some(crate::names::bucket(segment.memory(), name)?.get())
 }
 
+/// Returns the counters of the groups of buckets, one for each bucket of a model's segment.
+pub fn counts(segment: &Segment) -> Vec<u64> {
+    let counts = segment.memory().name_counts().iter();
+    counts
+        .map(|count| count.load(sync::Ordering::Relaxed))
+        .collect()
+}
+
 /// Frees the record of a name's bucket but leaves it in the bucket, which no call of a program
 /// does. Returns `true` if there was a record.
 pub fn lose_record(table: &HandleTable, name: &str) -> bool {

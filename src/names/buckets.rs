@@ -2,14 +2,17 @@
 //!
 //! `README.md` beside this file has the protocol and its proof.
 
+use super::groups::counted;
 use super::place::{
     get, hand_over, is_live_bundle, offset_of, place_of, record_words, was_freed, word_of,
 };
 use super::record::{self, Arrival, Contents, Departure, Name, Value};
+use super::single::Single;
 use crate::descriptor::{ControlKind, Descriptor};
 use crate::handle::AnyHandle;
 use crate::memory::Corrupt;
 use crate::memory::Memory;
+use crate::names::NameInfo;
 use crate::names::error::NameError;
 use crate::sync::{Atom, Ordering};
 use crate::table::core::Core;
@@ -69,6 +72,21 @@ impl<'t> Buckets<'t> {
         })
     }
 
+    /// Returns the value of a name, if its bucket has the name, and the bucket's word.
+    pub(crate) fn find(
+        self,
+        bucket: BucketIndex,
+        name: &Name,
+    ) -> Result<(BucketWord, Option<Value>), NameError> {
+        let word = self.load(bucket)?;
+        if let Some(single) = Single::read(self.memory(), word, bucket) {
+            return Ok((word, single.find(name)));
+        }
+        let look = |words: &[Atom]| record::find(get(words), name);
+        let (word, found) = self.visit_from(bucket, word, look)?;
+        Ok((word, found.flatten()))
+    }
+
     /// Calls `look` with the words of a bucket's record, under a lease. Returns `None` if the
     /// bucket has no record.
     pub(crate) fn visit<R>(
@@ -76,7 +94,16 @@ impl<'t> Buckets<'t> {
         bucket: BucketIndex,
         look: impl FnOnce(&[Atom]) -> Option<R>,
     ) -> Result<(BucketWord, Option<R>), NameError> {
-        let mut word = self.load(bucket)?;
+        self.visit_from(bucket, self.load(bucket)?, look)
+    }
+
+    /// Does the same, beginning with a loaded word of the bucket.
+    fn visit_from<R>(
+        self,
+        bucket: BucketIndex,
+        mut word: BucketWord,
+        look: impl FnOnce(&[Atom]) -> Option<R>,
+    ) -> Result<(BucketWord, Option<R>), NameError> {
         loop {
             let Some((slot, generation)) = word.record() else {
                 return match word.is_empty() {
@@ -84,6 +111,7 @@ impl<'t> Buckets<'t> {
                     false => Err(self.corrupt(bucket)),
                 };
             };
+            self.memory().load_ahead(slot);
             match self
                 .table
                 .lease_shared(self.table.handle_of(slot, generation))
@@ -127,9 +155,14 @@ impl<'t> Buckets<'t> {
         // sequences of earlier changes.
         let place = place_of(self.memory(), bucket).ok_or_else(|| self.corrupt(bucket))?;
         let empty = lost.emptied();
-        match place.compare_exchange(lost, empty, Ordering::Relaxed, Ordering::Relaxed) {
-            Ok(_) => Ok(empty),
-            Err(_) => self.load(bucket),
+        let healed = counted(self.memory(), bucket, lost, empty, || {
+            place
+                .compare_exchange(lost, empty, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+        });
+        match healed {
+            true => Ok(empty),
+            false => self.load(bucket),
         }
     }
 
@@ -141,6 +174,60 @@ impl<'t> Buckets<'t> {
             word,
             contents: contents.unwrap_or_default(),
         })
+    }
+
+    /// Adds the names of a bucket that begin with `prefix` to `list`. `word` is a loaded word of the
+    /// bucket. Returns `true` if the bucket has entries that a dead participant may have left.
+    pub(super) fn list(
+        self,
+        bucket: BucketIndex,
+        word: BucketWord,
+        prefix: &str,
+        list: &mut Vec<NameInfo>,
+    ) -> Result<bool, NameError> {
+        match Single::read(self.memory(), word, bucket).and_then(|single| single.decode()) {
+            Some((name, value)) => Ok(!self.list_name(&name, &value, prefix, list)),
+            None => self.list_from(bucket, word, prefix, list),
+        }
+    }
+
+    /// Adds a plain name to `list`, if it begins with `prefix`. Returns `false` if its array was
+    /// freed.
+    fn list_name(self, name: &Name, value: &Value, prefix: &str, list: &mut Vec<NameInfo>) -> bool {
+        let live = self.table.tables().live(value.handle).is_ok();
+        if live && name.starts_with(prefix) {
+            list.push(NameInfo::of(name, value));
+        }
+        live
+    }
+
+    fn list_from(
+        self,
+        bucket: BucketIndex,
+        word: BucketWord,
+        prefix: &str,
+        list: &mut Vec<NameInfo>,
+    ) -> Result<bool, NameError> {
+        let mut untidy = false;
+        // Arrivals need a look at another bucket, without the lease of this one.
+        let mut arrived = Vec::new();
+        self.visit_from(bucket, word, |words| {
+            let on_name = |name: &Name, value: Value| match value.arrival {
+                Some(_) => arrived.push((*name, value)),
+                None => untidy |= !self.list_name(name, &value, prefix, list),
+            };
+            let mut departures = false;
+            record::decode_with(get(words), on_name, |_| departures = true)?;
+            untidy |= departures;
+            Some(())
+        })?;
+        untidy |= !arrived.is_empty();
+        for (name, value) in arrived {
+            if self.status(&value)? == EntryStatus::Good && name.starts_with(prefix) {
+                list.push(NameInfo::of(&name, &value));
+            }
+        }
+        Ok(untidy)
     }
 
     /// Reads the record in a leased slot. Returns empty contents if it is not a record of the
@@ -190,6 +277,7 @@ impl<'t> Buckets<'t> {
         });
         self.table.publish_record(reserved, |descriptor| {
             Descriptor::control(ControlKind::Names, words).store(descriptor);
+            Descriptor::store_name(descriptor, contents.only_entry());
             Descriptor::store_bucket(descriptor, bucket, word.record().map_or(0, |(_, g)| g));
         });
         Ok(word)
@@ -198,10 +286,12 @@ impl<'t> Buckets<'t> {
     /// Attempts to replace `seen` by `new`, which this participant has created. Returns `true` on
     /// success. Frees the record that is not in the bucket afterwards.
     pub(super) fn cas_bucket(self, bucket: BucketIndex, seen: BucketWord, new: BucketWord) -> bool {
-        // Release: pairs with the Acquire in `word_of`.
-        let put = place_of(self.memory(), bucket).is_some_and(|word| {
-            word.compare_exchange(seen, new, Ordering::Release, Ordering::Relaxed)
-                .is_ok()
+        let put = counted(self.memory(), bucket, seen, new, || {
+            // Release: pairs with the Acquire in `load_word`.
+            place_of(self.memory(), bucket).is_some_and(|word| {
+                word.compare_exchange(seen, new, Ordering::Release, Ordering::Relaxed)
+                    .is_ok()
+            })
         });
         if put && let Some((slot, generation)) = new.record() {
             let me = self.table.own_seat();
@@ -374,9 +464,4 @@ impl<'t> Buckets<'t> {
             }
         }
     }
-}
-
-/// Returns a search for `name` in the words of a record.
-pub(crate) fn find<'n>(name: &'n Name) -> impl FnOnce(&[Atom]) -> Option<Option<Value>> + 'n {
-    move |words| record::find(get(words), name)
 }

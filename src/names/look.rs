@@ -1,9 +1,10 @@
 //! Names as seen by observers. They copy a record, and accept the copy if the record was live
 //! before and after.
 
+use super::groups::used;
 use super::place::{offset_of, was_freed, word_of};
 use super::record::{Contents, Name, Value};
-use super::{NameInfo, checked, not_found, used};
+use super::{NameInfo, checked, not_found};
 use crate::descriptor::{ControlKind, Descriptor};
 use crate::handle::AnyHandle;
 use crate::memory::Corrupt;
@@ -28,10 +29,11 @@ impl<C: Fn(u64, &mut [u8]) -> bool> LookAtNames<'_, C> {
     /// Returns all names that begin with `prefix`, sorted.
     pub(crate) fn names(&self, prefix: &str) -> Result<Vec<NameInfo>, NameError> {
         let mut names = Vec::new();
-        for bucket in used(self.look.memory) {
-            names.extend(self.good(bucket)?.iter().map(NameInfo::of));
+        for (bucket, _) in used(self.look.memory) {
+            let mut good = self.good(bucket)?;
+            good.retain(|(name, _)| name.starts_with(prefix));
+            names.extend(good.iter().map(|(name, value)| NameInfo::of(name, value)));
         }
-        names.retain(|info| info.name.starts_with(prefix));
         names.sort();
         Ok(names)
     }
@@ -51,7 +53,11 @@ impl<C: Fn(u64, &mut [u8]) -> bool> LookAtNames<'_, C> {
 
     /// Returns the parts in the bucket of a bundle, sorted, and `true` if the bundle is frozen.
     pub(crate) fn parts(&self, bucket: BucketIndex) -> Result<(bool, Vec<NameInfo>), NameError> {
-        let mut parts: Vec<NameInfo> = self.good(bucket)?.iter().map(NameInfo::of).collect();
+        let good = self.good(bucket)?;
+        let mut parts: Vec<NameInfo> = good
+            .iter()
+            .map(|(name, value)| NameInfo::of(name, value))
+            .collect();
         parts.sort();
         Ok((self.load(bucket)?.is_frozen(), parts))
     }

@@ -6,11 +6,13 @@
 mod buckets;
 mod called;
 pub(crate) mod error;
+mod groups;
 pub(crate) mod look;
 mod place;
 mod reclaim;
 mod record;
 mod rename;
+mod single;
 #[cfg(test)]
 mod tests;
 
@@ -21,16 +23,17 @@ use crate::descriptor::Descriptor;
 use crate::element::Element;
 use crate::handle::{AnyHandle, Handle};
 use crate::layout::Header;
-use crate::memory::Memory;
 use crate::sync::Ordering;
 use crate::table::core::Core;
 use crate::table::error::LeaseError;
 use crate::table::name_cache::CachedName;
 use crate::word::BucketIndex;
 use buckets::EntryStatus;
+use groups::used;
 pub(crate) use record::{Contents, Name, Value};
 
-pub(crate) use buckets::{Buckets, find};
+pub(crate) use buckets::Buckets;
+pub(crate) use groups::{all, is_counted};
 pub(crate) use place::{check, is_record, offset_of, word_of};
 pub(crate) use reclaim::reclaim;
 
@@ -47,7 +50,7 @@ pub struct NameInfo {
 }
 
 impl NameInfo {
-    pub(crate) fn of((name, value): &(Name, Value)) -> NameInfo {
+    pub(crate) fn of(name: &Name, value: &Value) -> NameInfo {
         NameInfo {
             name: name.text(),
             handle: value.handle,
@@ -134,27 +137,25 @@ impl Core {
     /// Returns the handle of that name, of any type: an array, a queue or a partition.
     pub(crate) fn find_any(&self, name: &str) -> Result<AnyHandle, NameError> {
         let buckets = Buckets { table: self };
-        let known = self
-            .name_cache()
-            .borrow()
-            .get(name, Name::hash(name.as_bytes()));
+        let hash = Name::hash(name.as_bytes());
+        let known = self.name_cache().borrow().get(name, hash);
         if let Some(known) = known
             && buckets.load(known.bucket)? == known.word
             && self.tables().live(known.handle).is_ok()
         {
             return Ok(known.handle);
         }
-        self.search_name(name)
+        self.search_name(name, hash)
     }
 
     #[cold]
-    fn search_name(&self, name: &str) -> Result<AnyHandle, NameError> {
+    fn search_name(&self, name: &str, hash: u64) -> Result<AnyHandle, NameError> {
         let key = checked(name)?;
         let buckets = Buckets { table: self };
-        let bucket = buckets.of(&key);
+        let bucket = Name::bucket_of(hash, buckets.count());
         loop {
-            let (word, found) = buckets.visit(bucket, find(&key))?;
-            let Some(value) = found.flatten() else {
+            let (word, found) = buckets.find(bucket, &key)?;
+            let Some(value) = found else {
                 return Err(not_found(name));
             };
             let handle = value.handle;
@@ -166,7 +167,6 @@ impl Core {
                         word,
                         handle,
                     };
-                    let hash = Name::hash(name.as_bytes());
                     self.name_cache().borrow_mut().insert(name, hash, found);
                 }
                 return Ok(handle);
@@ -203,22 +203,13 @@ impl Core {
         let buckets = Buckets { table: self };
         let mut names = Vec::new();
         let mut untidy = false;
-        for bucket in used(self.segment().memory()) {
-            let contents = buckets.read(bucket)?.contents;
-            untidy |= !contents.departures.is_empty();
-            for named in contents.names {
-                let good = buckets.status(&named.1)? == EntryStatus::Good;
-                untidy |= !good || named.1.arrival.is_some();
-                if good {
-                    names.push(NameInfo::of(&named));
-                }
-            }
+        for (bucket, word) in used(self.segment().memory()) {
+            untidy |= buckets.list(bucket, word, prefix, &mut names)?;
         }
         if untidy {
             // No reap had the memory to remove these entries of dead participants.
             self.forget_all_dead();
         }
-        names.retain(|info| info.name.starts_with(prefix));
         names.sort();
         Ok(names)
     }
@@ -278,7 +269,7 @@ impl Core {
         slot.change(|word| word.name(generation))
             .map_err(|_| LeaseError::Stale { handle })?;
         let hint = &self.segment().memory().header()[Header::NAMES];
-        // Relaxed, as in `used`. A participant that must see this name also sees the hint.
+        // Relaxed, as in `groups`. A participant that must see this name also sees the hint.
         if hint.load(Ordering::Relaxed) == 0 {
             hint.store(1, Ordering::Relaxed);
         }
@@ -308,7 +299,7 @@ impl Core {
     pub(crate) fn forget_all_dead(&self) {
         let buckets = Buckets { table: self };
         let mut left = Vec::new();
-        for bucket in used(self.segment().memory()) {
+        for (bucket, _) in used(self.segment().memory()) {
             // An error leaves only dead entries, as in `forget_names`.
             left.extend(
                 buckets
@@ -340,18 +331,8 @@ impl Core {
 
 /// Returns the bucket of a name.
 #[cfg(loom)]
-pub(crate) fn bucket(memory: &Memory, name: &str) -> Option<BucketIndex> {
+pub(crate) fn bucket(memory: &crate::memory::Memory, name: &str) -> Option<BucketIndex> {
     Name::new(name).map(|name| name.bucket(memory.names().len()))
-}
-
-/// Returns the buckets that may hold names: all or none. A search of so many in vain costs memory
-/// and time.
-pub(crate) fn used(memory: &Memory) -> impl Iterator<Item = BucketIndex> + use<> {
-    let end = match memory.header()[Header::NAMES].load(Ordering::Relaxed) {
-        0 => 0,
-        _ => memory.names().len(),
-    };
-    (0..end).map(BucketIndex::new)
 }
 
 /// Returns the name in the form of records, or an error if its length is invalid.

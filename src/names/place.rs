@@ -79,9 +79,15 @@ pub(super) fn was_freed(memory: &Memory, word: BucketWord) -> bool {
 
 /// Loads a bucket's word. Returns `None` if there is no such bucket.
 pub(crate) fn word_of(memory: &Memory, bucket: BucketIndex) -> Option<BucketWord> {
-    // Acquire: pairs with the Release in `put`. A participant that sees a change also sees those
-    // before it: an arrival becomes a plain name before its departure is removed.
-    Some(place_of(memory, bucket)?.load(Ordering::Acquire))
+    place_of(memory, bucket).map(load_word)
+}
+
+/// Loads a bucket's word from its place.
+#[inline]
+pub(super) fn load_word(place: &Atom<BucketWord>) -> BucketWord {
+    // Acquire: pairs with the Release in `cas_bucket`. A participant that sees a change also sees
+    // those before it: an arrival becomes a plain name before its departure is removed.
+    place.load(Ordering::Acquire)
 }
 
 /// Returns the word of a bucket, or `None` if there is no such bucket.
@@ -133,13 +139,17 @@ pub(crate) fn is_record(memory: &Memory, word: BucketWord, bucket: BucketIndex) 
 /// Returns `true` if the record in a leased slot is in its bucket. Returns `None` if it is not a
 /// valid record.
 pub(crate) fn check(memory: &Memory, slot: Slot<'_>) -> Option<bool> {
-    let words = memory.descriptor(slot.index);
-    let bucket = Descriptor::bucket(words, slot.word().generation())?;
+    let descriptor = memory.descriptor(slot.index);
+    let bucket = Descriptor::bucket(descriptor, slot.word().generation())?;
     let words = record_words(memory, slot, bucket)?;
     let contents = Contents::decode(get(words))?;
+    let copy = contents.only_entry();
+    let same = |at: usize| Descriptor::name_word(descriptor, at) == copy[at];
     let buckets = memory.names().len();
     let of_bundle = bucket.bundle(memory).is_some();
     let here = |(name, _): &(Name, Value)| of_bundle || name.bucket(buckets) == bucket;
-    let ours = place_of(memory, bucket).is_some() && contents.names.iter().all(here);
+    let ours = place_of(memory, bucket).is_some()
+        && contents.names.iter().all(here)
+        && (0..copy.len()).all(same);
     ours.then(|| is_in_bucket(memory, slot, slot.word().generation(), bucket))
 }

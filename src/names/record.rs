@@ -4,6 +4,7 @@
 //! the handle, the [`Arrival`] if the arriving bit is set, the text. A [`Departure`] has 3 words.
 //! Nothing follows.
 
+use crate::descriptor::NAME_COPY;
 use crate::handle::AnyHandle;
 use crate::sync::Word;
 use crate::word::{BucketIndex, BucketWord, Field, SeatId};
@@ -62,13 +63,22 @@ impl Name {
         &bytemuck::cast_slice(&self.words)[..usize::from(self.length)]
     }
 
+    pub(crate) fn starts_with(&self, prefix: &str) -> bool {
+        self.bytes().starts_with(prefix.as_bytes())
+    }
+
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(self.bytes()).into_owned()
     }
 
     /// Returns the bucket of the name among `buckets`, a power of two.
     pub(crate) fn bucket(&self, buckets: usize) -> BucketIndex {
-        BucketIndex::new(Self::hash(self.bytes()) as usize & (buckets - 1))
+        Self::bucket_of(Self::hash(self.bytes()), buckets)
+    }
+
+    /// Returns the bucket of the names with this hash.
+    pub(crate) fn bucket_of(hash: u64, buckets: usize) -> BucketIndex {
+        BucketIndex::new(hash as usize & (buckets - 1))
     }
 
     /// Returns the hash that determines the bucket of a name. Part of the layout.
@@ -162,6 +172,23 @@ impl Contents {
         Some(1 + names + self.departures.len() * DEPARTURE_WORDS)
     }
 
+    /// Returns the entry of the only name, with zeros behind it. Returns zeros if there is more than
+    /// that name, or if it does not fit.
+    pub(super) fn only_entry(&self) -> [u64; NAME_COPY] {
+        let mut entry = [0; NAME_COPY];
+        let fits = self.words().is_some_and(|words| words <= 1 + NAME_COPY);
+        if let ([_], [], true) = (&*self.names, &*self.departures, fits) {
+            let mut at = 0;
+            self.encode(|word| {
+                if at > 0 {
+                    entry[at - 1] = word;
+                }
+                at += 1;
+            });
+        }
+        entry
+    }
+
     /// Calls `put` with each word, in order.
     pub(crate) fn encode(&self, mut put: impl FnMut(u64)) {
         let words = self.words().unwrap_or(0) as u64;
@@ -191,27 +218,45 @@ impl Contents {
     /// Decodes a record. Returns `None` if no participant writes such words. Reads no word beyond
     /// the record.
     pub(crate) fn decode(get: impl Fn(usize) -> Option<u64>) -> Option<Contents> {
-        let mut reader = Reader::new(get)?;
         let mut contents = Contents::default();
-        while let Some(entry) = reader.name()? {
-            let mut name = Name {
-                length: entry.length,
-                words: [0; TEXT_WORDS],
-            };
-            for (at, word) in name.words[..entry.text_words()].iter_mut().enumerate() {
-                *word = (reader.get)(entry.text + at)?;
-            }
-            let zeros = &bytemuck::cast_slice::<u64, u8>(&name.words)[usize::from(name.length)..];
-            if zeros.iter().any(|&byte| byte != 0) || str::from_utf8(name.bytes()).is_err() {
-                return None;
-            }
-            contents.names.push((name, entry.value));
-        }
-        while let Some(departure) = reader.departure()? {
-            contents.departures.push(departure);
-        }
-        (reader.at == reader.end).then_some(contents)
+        let Contents { names, departures } = &mut contents;
+        decode_with(
+            get,
+            |name, value| names.push((*name, value)),
+            |departure| departures.push(departure),
+        )?;
+        Some(contents)
     }
+}
+
+/// Decodes a record as [`Contents::decode`] does. Calls `on_name` with each name, then `on_departure`
+/// with each departure, possibly before it returns `None`.
+pub(crate) fn decode_with(
+    get: impl Fn(usize) -> Option<u64>,
+    mut on_name: impl FnMut(&Name, Value),
+    mut on_departure: impl FnMut(Departure),
+) -> Option<()> {
+    let mut reader = Reader::new(get)?;
+    while let Some(entry) = reader.name()? {
+        let mut name = Name {
+            length: entry.length,
+            words: [0; TEXT_WORDS],
+        };
+        for (at, word) in name.words[..entry.text_words()].iter_mut().enumerate() {
+            *word = (reader.get)(entry.text + at)?;
+        }
+        // The words behind are zero already.
+        let read = &bytemuck::cast_slice::<u64, u8>(&name.words)[..entry.text_words() * 8];
+        let zeros = &read[usize::from(name.length)..];
+        if zeros.iter().any(|&byte| byte != 0) || str::from_utf8(name.bytes()).is_err() {
+            return None;
+        }
+        on_name(&name, entry.value);
+    }
+    while let Some(departure) = reader.departure()? {
+        on_departure(departure);
+    }
+    (reader.at == reader.end).then_some(())
 }
 
 /// Searches for `name` in the words of a record. Returns `None` if they are not a record. Does not
@@ -225,6 +270,25 @@ pub(crate) fn find(get: impl Fn(usize) -> Option<u64>, name: &Name) -> Option<Op
         }
     }
     Some(None)
+}
+
+/// Returns the words of a record with one name, whose entry has these words. Returns `None` if they
+/// are no name without an arrival, or are more than fit. Reads no word behind the entry.
+#[inline]
+pub(super) fn of_entry(entry: impl Fn(usize) -> u64) -> Option<[u64; 1 + NAME_COPY]> {
+    let head = entry(0);
+    let length = LENGTH.get(head) as usize;
+    let words = 1 + NAME_WORDS + length.div_ceil(8);
+    if length == 0 || ARRIVING.get(head) != 0 || words > 1 + NAME_COPY {
+        return None;
+    }
+    let mut record = [0; 1 + NAME_COPY];
+    record[0] = WORDS.set(NAMES.set(0, 1), words as u64);
+    record[1] = head;
+    for (at, word) in record[1..words].iter_mut().enumerate().skip(1) {
+        *word = entry(at);
+    }
+    Some(record)
 }
 
 /// Packs a bucket, a place and the seat of a mover into a word.

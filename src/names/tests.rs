@@ -7,9 +7,11 @@ use std::time::Duration;
 use ndarray::{Array2, Axis, Ix1, Ix2};
 
 use crate::bundle::BundleError;
+use crate::descriptor::Descriptor;
+use crate::layout::SCALE;
 use crate::names::error::NameError;
 use crate::queue::QueueError;
-use crate::sync::Ordering;
+use crate::sync::{Atom, Ordering};
 use crate::table::error::LeaseError;
 use crate::word::{BucketWord, SlotIndex};
 use crate::{HandleTable, Observer, Segment, Write};
@@ -449,4 +451,136 @@ fn a_bucket_that_names_no_record_is_still_damage() {
     }
     memory.names()[bucket.get()].store(good, Ordering::Relaxed);
     assert_eq!(table.names("").unwrap().len(), 1);
+}
+
+/// Returns the number of buckets with a record in each group, and the groups' counters.
+fn in_use(table: &HandleTable) -> (Vec<u64>, Vec<u64>) {
+    let memory = table.segment().memory();
+    let filled = |group: &[Atom<BucketWord>]| {
+        let filled = group
+            .iter()
+            .filter(|word| !word.load(Ordering::Relaxed).is_empty());
+        filled.count() as u64
+    };
+    let groups = memory.names().chunks(SCALE.bucket_group);
+    let counts = memory.name_counts().iter();
+    (
+        groups.map(filled).collect(),
+        counts.map(|count| count.load(Ordering::Relaxed)).collect(),
+    )
+}
+
+#[test]
+fn groups_count_their_buckets_with_names() {
+    let segment = Segment::in_process().unwrap();
+    let go = Barrier::new(3);
+    std::thread::scope(|scope| {
+        for thread in 0..3 {
+            let (segment, go) = (&segment, &go);
+            scope.spawn(move || {
+                let table = HandleTable::join(segment).unwrap();
+                let x = table.zeros::<u8, _>(1).unwrap();
+                go.wait();
+                for at in 0..300 {
+                    // Common buckets, but no common names.
+                    let at = at % 20;
+                    table.publish(&format!("{thread}/{at}"), x).unwrap();
+                    if at % 2 == 0 {
+                        let new = format!("{thread}/{at}/moved");
+                        table.rename(&format!("{thread}/{at}"), &new).unwrap();
+                        table.unpublish(&new).unwrap();
+                    } else {
+                        table.unpublish(&format!("{thread}/{at}")).unwrap();
+                    }
+                }
+                table.publish(&format!("left/{thread}"), x).unwrap();
+                table.detach(x).unwrap();
+            });
+        }
+    });
+    let table = HandleTable::join(&segment).unwrap();
+    let (filled, counts) = in_use(&table);
+    assert_eq!(filled, counts);
+    let listed = table.names("").unwrap();
+    let listed: Vec<_> = listed.iter().map(|info| &*info.name).collect();
+    assert_eq!(listed, ["left/0", "left/1", "left/2"]);
+    for name in listed {
+        table.unpublish(name).unwrap();
+    }
+    let (filled, counts) = in_use(&table);
+    assert_eq!(filled, counts);
+    assert!(counts.iter().all(|&count| count == 0));
+}
+
+#[test]
+fn a_lost_record_is_counted_no_longer() {
+    let table = table();
+    let x = table.zeros::<f64, _>(3).unwrap();
+    table.publish("x", x).unwrap();
+    lose_record(&table, "x");
+    assert_eq!(in_use(&table).1.iter().sum::<u64>(), 1);
+    assert_eq!(table.names("").unwrap(), []);
+    assert!(in_use(&table).1.iter().all(|&count| count == 0));
+}
+
+#[test]
+fn a_bucket_that_is_not_counted_is_damage() {
+    let table = table();
+    let x = table.zeros::<f64, _>(3).unwrap();
+    table.publish("x", x).unwrap();
+    let memory = table.segment().memory();
+    let bucket = super::checked("x").unwrap().bucket(memory.names().len());
+    let count = &memory.name_counts()[bucket.get() / SCALE.bucket_group];
+    count.store(0, Ordering::Relaxed);
+    let found = table.verify().unwrap();
+    assert_eq!(found.damage.len(), 1, "{found}");
+    assert!(found.damage[0].what.contains("not counted"), "{found}");
+    // Too low by one, it counts all the same, and a count that is too high only costs time.
+    table.unpublish("x").unwrap();
+    assert_eq!(count.load(Ordering::Relaxed), u64::MAX);
+    table.publish("y", x).unwrap();
+    assert_eq!(table.names("").unwrap().len(), 1);
+}
+
+#[test]
+fn names_of_every_length_are_found_and_listed() {
+    let table = table();
+    let x = table.zeros::<f64, _>(3).unwrap();
+    let names: Vec<String> = (1..=255).map(|length| "n".repeat(length)).collect();
+    for (at, name) in names.iter().enumerate() {
+        table.publish(name, x).unwrap();
+        // Alone, the first time; the second lookup is by the name cache.
+        assert_eq!(table.find_any(name).unwrap(), x.into());
+        assert_eq!(table.find_any(name).unwrap(), x.into());
+        assert_eq!(table.names("").unwrap().len(), at + 1);
+    }
+    assert!(table.find_any("m").is_err_and(is_not_found));
+    assert!(table.verify().unwrap().is_clean());
+}
+
+#[test]
+fn a_copy_of_a_name_that_differs_from_its_record_is_damage() {
+    let table = table();
+    let x = table.zeros::<f64, _>(3).unwrap();
+    table.publish("weights", x).unwrap();
+    let memory = table.segment().memory();
+    let bucket = super::checked("weights")
+        .unwrap()
+        .bucket(memory.names().len());
+    let (slot, _) = super::word_of(memory, bucket).unwrap().record().unwrap();
+    assert!(table.verify().unwrap().is_clean());
+    let words = memory.descriptor(slot);
+    let mut copy: [u64; 5] = core::array::from_fn(|at| Descriptor::name_word(words, at));
+    let good = copy;
+    // Without a copy, the record itself is read. It is damage all the same: verify looks at records
+    // closely.
+    Descriptor::store_name(words, [0; 5]);
+    assert_eq!(table.find_any("weights").unwrap(), x.into());
+    assert!(!table.verify().unwrap().is_clean());
+    // Another text: the lookup misses the name, and does not fail.
+    copy[2] ^= 1;
+    Descriptor::store_name(words, copy);
+    assert!(!table.verify().unwrap().is_clean());
+    Descriptor::store_name(words, good);
+    assert!(table.verify().unwrap().is_clean());
 }

@@ -17,6 +17,9 @@ pub const OPERATIONS: &[Operation] = &[
     ("replace", replace),
     ("rename", rename),
     ("publish and unpublish, in one bucket", unpublish),
+    ("unpublish the only name", unpublish_last),
+    ("unpublish and publish the only name", publish_again),
+    ("list", list),
     ("free what has a name", free),
 ];
 
@@ -74,6 +77,7 @@ fn publish(run: &mut Run) {
             unchanged(ground);
             let found = look_up(&ground.table, NEW);
             assert!(found.is_none_or(|found| found == second));
+            is_listed(ground);
         },
     );
 }
@@ -145,6 +149,54 @@ fn unpublish(run: &mut Run) {
             let there = Some(ground.array);
             let order = [[there, None], [there, there], [None, there]];
             assert!(order.contains(&found), "{found:?}");
+        },
+    );
+}
+
+/// Asserts that a listing has the same names of the array as lookups.
+fn is_listed(ground: &Ground) {
+    let found =
+        [OLD, NEW].map(|name| look_up(&ground.table, name).map(|array| (name, array.into())));
+    let mut found: Vec<_> = found.into_iter().flatten().collect();
+    found.sort();
+    let listed = ground.table.names("").unwrap();
+    let listed: Vec<_> = listed
+        .iter()
+        .map(|info| (&*info.name, info.handle))
+        .collect();
+    assert_eq!(listed, found);
+}
+
+fn unpublish_last(run: &mut Run) {
+    named(
+        run,
+        |table, ground, _| assert_eq!(table.unpublish(OLD).unwrap(), ground.array.into()),
+        |ground, _| {
+            let found = look_up(&ground.table, OLD);
+            assert!(found.is_none_or(|found| found == ground.array));
+            is_listed(ground);
+        },
+    );
+}
+
+fn publish_again(run: &mut Run) {
+    named(
+        run,
+        |table, ground, _| {
+            table.unpublish(OLD).unwrap();
+            table.publish(OLD, ground.array).unwrap();
+        },
+        |ground, _| is_listed(ground),
+    );
+}
+
+fn list(run: &mut Run) {
+    named(
+        run,
+        |table, _, _| assert_eq!(table.names("").unwrap().len(), 1),
+        |ground, _| {
+            unchanged(ground);
+            is_listed(ground);
         },
     );
 }

@@ -507,6 +507,60 @@ pub const BUGS: &[Bug] = &[
         model: ("names", "a_renamed_array_never_has_both_names"),
     },
     Bug {
+        name: "a bucket is counted after it was filled",
+        file: "src/names/groups.rs",
+        at: "if «fills» && let Some(count) = count {",
+        instead: "if fills {
+                let done = change();
+                if done && let Some(count) = count {
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+                return done;
+            } else {
+                false
+            }",
+        model: ("names", "a_name_that_was_found_is_listed"),
+    },
+    Bug {
+        name: "a bucket is counted no longer before it is emptied",
+        file: "src/names/groups.rs",
+        at: "let put = «change()»;",
+        instead: "if !fills && let Some(count) = count {
+                count.fetch_add(u64::MAX, Ordering::Release);
+                let done = change();
+                if !done {
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+                return done;
+            } else {
+                change()
+            }",
+        model: (
+            "names",
+            "a_published_name_is_listed_beside_an_unpublication",
+        ),
+    },
+    Bug {
+        name: "a bucket that another participant has filled is counted twice",
+        file: "src/names/groups.rs",
+        at: "if «put != fills»\n",
+        instead: "put && !fills",
+        model: (
+            "names",
+            "a_bucket_that_two_participants_fill_is_counted_once",
+        ),
+    },
+    Bug {
+        name: "a lookup takes the copy of a name without another look at its slot",
+        file: "src/names/single.rs",
+        at: "«slot.word().is_live(generation)».then_some",
+        instead: "true",
+        model: (
+            "names",
+            "a_lookup_beside_a_reuse_of_the_record_finds_no_other_array",
+        ),
+    },
+    Bug {
         name: "a record that comes back from a death is retired in its bucket",
         file: "src/names/reclaim.rs",
         at: "let mut stays = «there()»;\n    if owned",

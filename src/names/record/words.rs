@@ -101,6 +101,49 @@ fn a_name_is_found_by_all_of_its_text() {
 }
 
 #[test]
+fn the_entry_of_an_only_short_name_is_a_record_by_itself() {
+    let one = |text: &str| Contents {
+        names: vec![(name(text), value(5, 3))],
+        departures: vec![],
+    };
+    for text in ["a", "ab", "ninebytes", "twenty-four bytes, or so"] {
+        let record = of_entry(|at| one(text).only_entry()[at]).unwrap();
+        assert_eq!(decoded(&record), Some(one(text)), "{text}");
+        let mut words = Vec::new();
+        one(text).encode(|word| words.push(word));
+        assert_eq!(record[..words.len()], words);
+        assert_eq!(record[words.len()..], [0; 6][words.len()..]);
+    }
+    let all = contents();
+    let arriving = Contents {
+        names: vec![(name("a"), all.names[1].1)],
+        departures: vec![],
+    };
+    let departed = Contents {
+        names: vec![],
+        departures: all.departures.clone(),
+    };
+    let both = Contents {
+        departures: all.departures.clone(),
+        ..one("a")
+    };
+    let long = one("twenty-five bytes, or more");
+    for contents in [all, arriving, departed, both, long, Contents::default()] {
+        assert_eq!(contents.only_entry(), [0; 5], "{contents:?}");
+    }
+}
+
+#[test]
+fn words_that_are_no_entry_of_an_only_short_name_are_refused() {
+    let head = |length: u64, arriving: u64| ARRIVING.set(LENGTH.set(0, length), arriving);
+    let of = |head: u64| of_entry(|at| [head, 5, 0, 0, 0][at]);
+    assert!(of(head(24, 0)).is_some());
+    for damaged in [head(0, 0), head(25, 0), head(255, 0), head(1, 1), 0] {
+        assert_eq!(of(damaged), None);
+    }
+}
+
+#[test]
 fn a_name_prints_as_its_text() {
     assert_eq!(format!("{:?}", name("ab")), "\"ab\"");
 }

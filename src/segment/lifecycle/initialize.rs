@@ -137,7 +137,7 @@ fn draw(memory: &Memory, word: usize) -> u64 {
 }
 
 /// Allocates the tables that are touched regardless of the arrays: header, seats, spans, schemas,
-/// names, hints.
+/// names and their counters, hints.
 fn commit_fixed_tables(
     own: &Description,
     mapping: &Mapping,

@@ -116,6 +116,7 @@ impl Mapped {
             descriptors,
             schemas: tail,
             names: in_tail(layout.names),
+            name_counts: in_tail(layout.name_counts),
             hints: in_tail(layout.hints),
             data: in_tail(layout.data),
             total: in_tail(layout.data),

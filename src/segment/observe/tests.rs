@@ -78,6 +78,7 @@ fn all_tables_are_seen_where_they_are() {
         assert_eq!(words(seen.schema(schema)), words(memory.schema(schema)));
     }
     assert_eq!(words(seen.names()), words(memory.names()));
+    assert_eq!(words(seen.name_counts()), words(memory.name_counts()));
     assert_eq!(words(seen.hints()), words(memory.hints()));
     assert!(seen.data(0, 1).is_none(), "contents are mapped apart");
     let start = NonNull::from(&seen.header()[0]).addr().get();

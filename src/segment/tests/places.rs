@@ -20,6 +20,7 @@ fn every_table_is_at_its_offset_in_full_length() {
     assert_eq!(place(memory.spans(), base), (layout.spans, 1024));
     assert_eq!(place(memory.slots(), base), (layout.slots, 1 << 16));
     assert_eq!(place(memory.names(), base), (layout.names, 2048));
+    assert_eq!(at(memory.name_counts()), (layout.name_counts, 64));
     let hints = HintTree::new(&layout.geometry);
     assert_eq!(memory.tree(), &hints);
     assert_eq!(at(memory.hints()), (layout.hints, hints.total_words()));
