@@ -1,4 +1,6 @@
 //! Cost of storing and opening an object, against a plain copy of as many bytes.
+//!
+//! `--elements=N` sets the numbers of each of the 20 tensors, `--rounds=N` how often each is stored.
 
 mod common;
 
@@ -18,11 +20,12 @@ fn main() {
     // By default a segment returns this much memory to the system, and nothing would be recycled.
     let segment = Segment::options().retain(8 << 30).anonymous();
     let table = HandleTable::join(&segment.expect("a segment")).expect("a seat");
-    let len = if bench.is_quick() {
+    let usual = if bench.is_quick() {
         100_000
     } else {
         10_000_000
     };
+    let len = bench.number("--elements").unwrap_or(usual) as usize;
     let arrays: Arrays<'_> = (0..20)
         .map(|at| {
             (
@@ -40,7 +43,8 @@ fn main() {
 /// Fresh memory was never used, or was returned to the system: page faults take most of the time.
 /// Recycled memory was freed by the previous call.
 fn store(bench: &Bench, table: &HandleTable, arrays: &Arrays<'_>) {
-    let rounds = if bench.is_quick() { 3 } else { 5 };
+    let usual = if bench.is_quick() { 3 } else { 5 };
+    let rounds = bench.number("--rounds").unwrap_or(usual);
     let bytes: usize = arrays
         .values()
         .map(|array| array.len() * size_of::<f64>())

@@ -6,8 +6,8 @@ use super::fresh;
 use crate::parallel;
 
 /// Bytes that a thread takes at a time. Whole pages: no two threads fault on the same page.
-const SHARE: usize = 4 << 20;
-/// From this length on, starting another thread pays off.
+const SHARE: usize = 1 << 20;
+/// From this length on, starting another thread pays off, also for memory that has its pages.
 const LARGE: usize = 4 * SHARE;
 /// Number of threads that saturate a machine's memory.
 const MOST: usize = 4;
@@ -20,8 +20,13 @@ const FRESH: usize = 256 << 10;
 pub(crate) fn copy(to: &mut [u8], from: &[u8]) {
     let len = to.len().min(from.len());
     let (to, from) = (&mut to[..len], &from[..len]);
-    if len < LARGE {
+    if len < FRESH {
+        // The look at its pages would take a good part of the copy's time.
         to.copy_from_slice(from);
+        return;
+    }
+    if len < LARGE {
+        copy_share(to, from);
         return;
     }
     let shares = to.chunks_mut(SHARE).zip(from.chunks(SHARE)).collect();
@@ -54,7 +59,11 @@ mod tests {
 
     #[test]
     fn every_byte_arrives_whatever_the_length() {
-        for len in [0, 1, LARGE - 1, LARGE, LARGE + 1, LARGE + SHARE + 4097] {
+        let edges = [0, FRESH - 1, FRESH, LARGE - 1, LARGE];
+        for len in edges
+            .into_iter()
+            .chain([1, LARGE + 1, LARGE + SHARE + 4097])
+        {
             let from: Vec<u8> = (0..len).map(|at| (at % 251) as u8).collect();
             let mut to = vec![255; len];
             copy(&mut to, &from);

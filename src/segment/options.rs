@@ -127,10 +127,14 @@ impl SegmentOptions {
     /// The limit holds for the free arrays that all participants share, and once more for each
     /// participant's own. By default a participant keeps only a quarter of it for itself. An
     /// allocation that finds no memory takes the kept pages
-    /// of all participants. An array of more than 64 KiB may also have pages beyond its end, up to
-    /// the size of the previous array in its place: if sizes vary at random, live arrays have about
-    /// 1.3 times the memory that they asked for. [`HandleTable::trim`](crate::HandleTable::trim)
-    /// gives back the kept pages, but not those beyond the end of live arrays.
+    /// of all participants.
+    ///
+    /// An array of more than 64 KiB may also have pages beyond its end, which belonged to a longer
+    /// array in its place. An array takes the place whose pages fit it best. Pages beyond its end are
+    /// given back if they are more than an eighth of the array, and more than an eighth of what its
+    /// participant may still keep. If sizes vary at random, live arrays have about 1.1 times the
+    /// memory that they asked for. [`HandleTable::trim`](crate::HandleTable::trim) gives back the kept
+    /// pages, but not those beyond the end of live arrays.
     ///
     /// ```
     /// # use ndshm::{HandleTable, Segment};

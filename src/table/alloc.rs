@@ -14,7 +14,9 @@ use crate::layout::{Header, SCALE};
 use crate::memory::Memory;
 use crate::segment::NoMemory;
 use crate::segment::Segment;
-use crate::span::{AppendOutcome, CLASSES, Extent, Spans, WHOLE_COMMIT, class_size, committed_size};
+use crate::span::{
+    AppendOutcome, CLASSES, Extent, Spans, WHOLE_COMMIT, class_size, committed_size,
+};
 use crate::sync::Ordering;
 use crate::word::{Lifecycle, SeatId, SlotIndex, SlotWord, SpanIndex};
 
