@@ -147,7 +147,7 @@ impl Core {
     fn held(&self, ticket: &Ticket) -> Result<Slot<'_>, LeaseError> {
         self.check_held(ticket.handle, ticket.stay, true)?;
         let slot = Slot::of(self.segment.memory(), ticket.slot);
-        slot.ok_or(LeaseError::Stale {
+        slot.ok_or_else(|| LeaseError::Stale {
             handle: ticket.handle,
         })
     }
@@ -179,7 +179,7 @@ impl Core {
     ) -> Result<Located<T, D>, LeaseError> {
         let handle = ticket.handle;
         let slot = Slot::of(self.segment.memory(), ticket.slot);
-        Ok(self.locate(slot.ok_or(LeaseError::Stale { handle })?, handle)?)
+        Ok(self.locate(slot.ok_or_else(|| LeaseError::Stale { handle })?, handle)?)
     }
 
     /// Takes a lease of an array of any type, and finds its bytes.
@@ -191,7 +191,7 @@ impl Core {
     pub(crate) fn locked(&self, ticket: Ticket) -> Result<Locked, LeaseError> {
         let (handle, mode) = (ticket.handle, ticket.mode);
         let located = Slot::of(self.segment.memory(), ticket.slot)
-            .ok_or(LeaseError::Stale { handle })
+            .ok_or_else(|| LeaseError::Stale { handle })
             .and_then(|slot| self.locate_untyped(slot, handle));
         match located {
             Ok(located) => Ok(Locked {
