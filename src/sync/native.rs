@@ -80,8 +80,8 @@ impl Atom<u64> {
 /// `order`.
 ///
 /// All of these changes, and all looks that acquire, have one total order, on which
-/// [`read_after_change`](Atom::read_after_change) relies. It costs nothing: x86 has no weaker
-/// read-modify-write, and on AArch64 AcqRel takes the same instructions.
+/// [`read_after_change`](Atom::read_after_change) relies. x86 has no weaker read-modify-write. On
+/// AArch64 an AcqRel one takes the same instructions; a Relaxed one gets those of an AcqRel one.
 #[inline(always)]
 pub(super) const fn change(_order: Ordering) -> Ordering {
     Ordering::SeqCst

@@ -77,7 +77,7 @@ impl Core {
     ) -> Result<Option<AfterFree<'_>>, LeaseError> {
         let memory = self.segment.memory();
         let (_, generation) = handle.unpack(self.segment.key());
-        let slot = Slot::of(memory, slot).ok_or_else(|| LeaseError::Stale { handle })?;
+        let slot = Slot::of(memory, slot).ok_or(LeaseError::Stale { handle })?;
         let mut after = AfterFree::name(memory, slot.index);
         let bundle = match Descriptor::is_bundle(memory.descriptor(slot.index)) {
             true => self.hold_for_retire(slot, handle),

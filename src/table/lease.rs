@@ -110,9 +110,7 @@ impl Core {
     /// elements.
     pub(crate) fn lease_poisoned(&self, handle: AnyHandle) -> Result<SharedLease<'_>, LeaseError> {
         let me = self.enter()?;
-        let (slot, generation) = self
-            .slot(handle)
-            .ok_or_else(|| LeaseError::Stale { handle })?;
+        let (slot, generation) = self.slot(handle).ok_or(LeaseError::Stale { handle })?;
         match slot.lock_poisoned(generation, me) {
             Ok(shared) => Ok(self.shared_lease(slot, handle, shared)),
             Err((why, tail)) => Err(self.refuse(handle, why, tail).into()),
@@ -203,9 +201,7 @@ impl Core {
         opener: SeatId,
     ) -> Result<SharedLease<'_>, LeaseError> {
         let me = self.enter()?;
-        let (slot, generation) = self
-            .slot(handle)
-            .ok_or_else(|| LeaseError::Stale { handle })?;
+        let (slot, generation) = self.slot(handle).ok_or(LeaseError::Stale { handle })?;
         let mut taken = slot.lock_shared(generation, me);
         if let Err((Refused::Busy(_), tail)) = taken {
             self.hint_if_freed(slot.index, tail);
@@ -226,8 +222,7 @@ impl Core {
     ) -> Result<SharedLease<'_>, LeaseError> {
         let me = self.enter()?;
         let handle = self.handle_of(slot, generation);
-        let slot =
-            Slot::of(self.segment.memory(), slot).ok_or_else(|| LeaseError::Stale { handle })?;
+        let slot = Slot::of(self.segment.memory(), slot).ok_or(LeaseError::Stale { handle })?;
         match slot.lock_tiles(generation, opener, me) {
             Ok(shared) => Ok(self.shared_lease(slot, handle, shared)),
             Err((why, tail)) => Err(self.refuse(handle, why, tail).into()),

@@ -72,7 +72,8 @@ pub(crate) enum ReleaseOutcome {
     /// The caller's own read-modify-write has read or written this word. It may be the last one of
     /// the array, so the check goes on.
     Unfinished(SlotWord),
-    /// As `Unfinished`. Participants sleep until the word changes, as it has.
+    /// As `Unfinished`, and participants sleep on the word: they wait for the writing that the caller
+    /// has ended.
     Waited(SlotWord),
     /// RETIRED → FREE of the next generation.
     Free(SlotWord),

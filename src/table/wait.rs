@@ -183,9 +183,7 @@ impl Core {
         let me = self.enter()?;
         // A lease of a value that was dropped is none of one's own.
         self.empty_inbox();
-        let (slot, generation) = self
-            .slot(handle)
-            .ok_or_else(|| LeaseError::Stale { handle })?;
+        let (slot, generation) = self.slot(handle).ok_or(LeaseError::Stale { handle })?;
         loop {
             if !waiter.is_shared && slot.reads_already(generation, me) {
                 return Ok(Look::Taken(slot, Shared::Recursive));
@@ -213,9 +211,7 @@ impl Core {
         let me = self.enter()?;
         // A lease of a value that was dropped is none of one's own.
         self.empty_inbox();
-        let (slot, generation) = self
-            .slot(handle)
-            .ok_or_else(|| LeaseError::Stale { handle })?;
+        let (slot, generation) = self.slot(handle).ok_or(LeaseError::Stale { handle })?;
         // A seat that the process has left is not acted for.
         waiter.announced = waiter.announced.filter(|(_, stay)| *stay == self.stay());
         loop {
