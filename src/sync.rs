@@ -49,7 +49,8 @@ impl Word for u64 {
 /// of control words have words of several kinds.
 ///
 /// `native.rs` and `model.rs` add the operations in which the two builds differ: `zero`,
-/// `publish_owned`, `wait` and `wake_all`.
+/// `publish_owned`, `read_after_change`, `set_owned`, `wait` and `wake_all`. [`change`](imp::change) and
+/// [`look`](imp::look) are the orders of production.
 #[repr(transparent)]
 pub(crate) struct Atom<W = u64> {
     cell: Cell,
@@ -60,7 +61,7 @@ impl<W: Word> Atom<W> {
     #[track_caller]
     #[inline(always)]
     pub(crate) fn load(&self, order: Ordering) -> W {
-        W::from_bits(self.cell.load(order))
+        W::from_bits(self.cell.load(imp::look(order)))
     }
 
     #[track_caller]
@@ -79,7 +80,12 @@ impl<W: Word> Atom<W> {
         failure: Ordering,
     ) -> Result<W, W> {
         self.cell
-            .compare_exchange(current.bits(), new.bits(), success, failure)
+            .compare_exchange(
+                current.bits(),
+                new.bits(),
+                imp::change(success),
+                imp::look(failure),
+            )
             .map(W::from_bits)
             .map_err(W::from_bits)
     }
@@ -91,7 +97,7 @@ impl<W: Word> Atom<W> {
     #[track_caller]
     #[inline(always)]
     pub(crate) fn read_modify_write(&self, order: Ordering) -> W {
-        W::from_bits(self.cell.fetch_or(0, order))
+        W::from_bits(self.cell.fetch_or(0, imp::change(order)))
     }
 
     /// Applies `next` by compare-and-swap until one succeeds or `next` returns `None`. Returns the
@@ -137,24 +143,24 @@ impl Atom<u64> {
     #[track_caller]
     #[inline(always)]
     pub(crate) fn fetch_or(&self, bits: u64, order: Ordering) -> u64 {
-        self.cell.fetch_or(bits, order)
+        self.cell.fetch_or(bits, imp::change(order))
     }
 
     #[track_caller]
     #[inline(always)]
     pub(crate) fn fetch_and(&self, bits: u64, order: Ordering) -> u64 {
-        self.cell.fetch_and(bits, order)
+        self.cell.fetch_and(bits, imp::change(order))
     }
 
     #[track_caller]
     #[inline(always)]
     pub(crate) fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
-        self.cell.fetch_add(value, order)
+        self.cell.fetch_add(value, imp::change(order))
     }
 
     #[track_caller]
     #[inline(always)]
     pub(crate) fn fetch_max(&self, value: u64, order: Ordering) -> u64 {
-        self.cell.fetch_max(value, order)
+        self.cell.fetch_max(value, imp::change(order))
     }
 }

@@ -4,7 +4,9 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use ndarray::{Axis, Ix2};
-use ndshm::{Handle, HandleTable, Segment};
+use ndshm::partition::{AccessMode, Entered, UntypedGroup};
+use ndshm::untyped::Mode;
+use ndshm::{Grid, Handle, HandleTable, Segment, SharedTable};
 
 use crate::tracer::mark;
 
@@ -29,7 +31,15 @@ pub const CALLS: &[Call] = &[
     ("lease/write", write),
     ("lease/read_timeout", read_timeout),
     ("lease/write_timeout", write_timeout),
+    ("lock/lock+unlock", lock),
+    ("lock/lock_timeout+unlock", lock_timeout),
+    ("pin/pin+unpin", pin),
+    ("shared/read", shared_read),
+    ("shared/lock+unlock", shared_lock),
+    ("shared/lock_while+unlock", shared_lock_while),
+    ("shared/pin+unpin", shared_pin),
     ("tile/claim", claim),
+    ("tile/claim by token", claim_by_token),
     ("find/one found before", find),
     ("publish+unpublish", publish),
     ("queue/push+pop", queue),
@@ -106,6 +116,68 @@ fn write_timeout() {
     });
 }
 
+fn lock() {
+    let table = table();
+    let x = array(&table);
+    repeat(|| {
+        let mut locked = table.lock(x, Mode::Write).expect("nobody else has it");
+        table.unlock(&mut locked, false).expect("it is held");
+    });
+}
+
+fn lock_timeout() {
+    let table = table();
+    let x = array(&table);
+    repeat(|| {
+        let locked = table.lock_timeout(x, Mode::Write, PATIENCE);
+        let mut locked = locked.expect("nobody has it");
+        table.unlock(&mut locked, false).expect("it is held");
+    });
+}
+
+fn pin() {
+    let table = table();
+    let x = array(&table);
+    repeat(|| table.pin(x).expect("it lives").as_ptr());
+}
+
+fn shared_table() -> (SharedTable, Handle<f64, Ix2>) {
+    let table = table();
+    let x = array(&table);
+    (SharedTable::new(table), x)
+}
+
+fn shared_read() {
+    let (table, x) = shared_table();
+    repeat(|| {
+        let lease = table.read(x).expect("nobody writes");
+        black_box(lease.view().as_ptr())
+    });
+}
+
+fn shared_lock() {
+    let (table, x) = shared_table();
+    repeat(|| {
+        let mut locked = table.lock(x, Mode::Write).expect("nobody else has it");
+        table.unlock(&mut locked, false).expect("it is held");
+    });
+}
+
+/// Repeats a lease that can be interrupted, and need not wait. `lock_timeout` is such a lease.
+fn shared_lock_while() {
+    let (table, x) = shared_table();
+    repeat(|| {
+        let locked = table.lock_while(x, Mode::Write, PATIENCE, || true);
+        let mut locked = locked.expect("nobody has it");
+        table.unlock(&mut locked, false).expect("it is held");
+    });
+}
+
+fn shared_pin() {
+    let (table, x) = shared_table();
+    repeat(|| table.pin(x).expect("it lives").as_ptr());
+}
+
 /// Repeats a claim. The tiles are few enough that each has its own claim word.
 fn claim() {
     let table = table();
@@ -120,6 +192,33 @@ fn claim() {
         black_box(tile.views().as_mut_ptr())
     });
     drop(part);
+    drop(round);
+}
+
+/// Repeats the claim of a tile by a value without a lifetime, and its release.
+fn claim_by_token() {
+    let table = table();
+    let x = table
+        .zeros::<f64, _>(2 * REPEATS * 8)
+        .expect("memory for the bench");
+    let table = SharedTable::new(table);
+    let group = UntypedGroup::new([(x.into(), AccessMode::Write)]);
+    let mut tiles = table
+        .partition_untyped(group, &Grid::blocks([(Axis(0), 8)]))
+        .expect("an axis");
+    let round = tiles.begin(&table).expect("nobody else has it");
+    let Entered::Member(mut member) = tiles.enter_next(&table, 0, Duration::ZERO).expect("valid")
+    else {
+        panic!("the round runs");
+    };
+    repeat(|| {
+        let token = member
+            .claim(&table)
+            .expect("valid")
+            .expect("tiles are left");
+        member.done(&table, token).expect("it is out");
+    });
+    drop(member);
     drop(round);
 }
 

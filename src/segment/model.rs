@@ -31,6 +31,10 @@ pub(crate) mod fork {
             TokenWord
         }
 
+        pub(crate) fn is_plainly(self, token: u64) -> bool {
+            self.is(token)
+        }
+
         pub(crate) fn is(self, token: u64) -> bool {
             token == process_token()
         }

@@ -34,6 +34,36 @@ impl<W: Word> Atom<W> {
         let outcome = self.compare_exchange(owned, new, Ordering::Release, Ordering::Relaxed);
         assert!(outcome.is_ok(), "an owned word was changed by another");
     }
+
+    /// Reads what [`read_modify_write`](Atom::read_modify_write) reads, after the caller's own
+    /// read-modify-write of another word.
+    ///
+    /// A read-modify-write, because loom does not give sequentially consistent accesses their total
+    /// order. `native.rs` argues why a load does it in production.
+    #[track_caller]
+    #[inline(always)]
+    pub(crate) fn read_after_change(&self, order: Ordering) -> W {
+        self.read_modify_write(order)
+    }
+}
+
+impl Atom<u64> {
+    /// Sets `bits`, which only the caller changes. Returns `true` if one of them was set before.
+    #[track_caller]
+    #[inline(always)]
+    pub(crate) fn set_owned(&self, bits: u64, order: Ordering) -> bool {
+        self.fetch_or(bits, order) & bits != 0
+    }
+}
+
+/// Returns `order`, which the model checker or a weakening replaces. Production is stronger.
+pub(super) const fn change(order: Ordering) -> Ordering {
+    order
+}
+
+/// Returns `order`, as [`change`] does.
+pub(super) const fn look(order: Ordering) -> Ordering {
+    order
 }
 
 lazy_static! {

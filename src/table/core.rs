@@ -10,6 +10,7 @@ use super::hints::Hints;
 use super::inbox::Inbox;
 use super::locate::TableView;
 use super::name_cache::NameCache;
+use super::recursive::Recursive;
 use super::roster;
 use super::slot::{ReleaseOutcome, Slot};
 use super::wait_word::ReleaseCount;
@@ -43,7 +44,7 @@ pub struct Core {
     pub(crate) footprint: Footprint,
     pub(super) cache: RefCell<Cache>,
     /// Shared leases that this seat has on a slot beyond the first.
-    pub(super) recursive: RefCell<HashMap<SlotIndex, usize>>,
+    pub(super) recursive: Recursive,
     /// Wakes threads of a shared table that wait for leases of the seat.
     pub(super) own_releases: ReleaseCount,
     /// The number of this participant's pins of each array, at least one.
@@ -77,7 +78,7 @@ impl Core {
             process: TokenWord::of_this_process(),
             footprint: Footprint::new(),
             cache: RefCell::new(Cache::new(segment.retain_limits())),
-            recursive: RefCell::default(),
+            recursive: Recursive::default(),
             own_releases: ReleaseCount::default(),
             pins: RefCell::default(),
             schemas: RefCell::default(),
@@ -281,6 +282,12 @@ impl Core {
         token == self.token.get() && self.process.is(token)
     }
 
+    /// Does the work of [`is_of`](Core::is_of), but may return `false` where that returns `true`.
+    #[inline(always)]
+    pub(super) fn is_plainly_of(&self, token: u64) -> bool {
+        token == self.token.get() && self.process.is_plainly(token)
+    }
+
     /// Returns `true` if `token` is that of this process, whichever table it belongs to.
     pub(super) fn is_process(&self, token: u64) -> bool {
         self.process.is(token)
@@ -314,8 +321,7 @@ impl Core {
     pub(crate) fn shared_leases(&self, slot: SlotIndex) -> usize {
         let has_bit =
             Slot::of(self.segment.memory(), slot).is_some_and(|slot| slot.has_bit(self.own_seat()));
-        let recursive = self.recursive.borrow().get(&slot).copied().unwrap_or(0);
-        usize::from(has_bit) + recursive
+        usize::from(has_bit) + self.recursive.of(slot)
     }
 
     pub(crate) fn name_cache(&self) -> &RefCell<NameCache> {
@@ -358,7 +364,7 @@ impl Core {
         // The parent's records belong to the parent.
         self.footprint.clear();
         self.renew_cache();
-        self.recursive.borrow_mut().clear();
+        self.recursive.clear();
         self.pins.borrow_mut().clear();
         self.named.borrow_mut().clear();
         self.inbox.replace(Inbox::new());
@@ -450,8 +456,15 @@ impl Core {
     }
 
     /// Enters a slot in the hints if the caller's release check has made it FREE.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn hint_if_freed(&self, slot: SlotIndex, tail: ReleaseOutcome) {
+        if tail != ReleaseOutcome::Unchanged {
+            self.finish_tail(slot, tail);
+        }
+    }
+
+    #[cold]
+    fn finish_tail(&self, slot: SlotIndex, tail: ReleaseOutcome) {
         if let Some(word) = tail.freed(self.segment.memory(), slot) {
             self.push_free_hint(slot, word);
         }

@@ -4,7 +4,8 @@ use ndarray::Dimension;
 
 use super::core::Core;
 use super::locate::Located;
-use super::slot::{Refused, ReleaseOutcome, Shared, Slot};
+use super::recursive::Released;
+use super::slot::{Hindered, Refused, ReleaseOutcome, Shared, Slot, Turned};
 use super::wait_word::WaitWord;
 use crate::descriptor::{HalfWritten, PoisonNote, WrongKind};
 use crate::element::{Element, schema};
@@ -51,10 +52,31 @@ impl Core {
             return Err(LeaseError::Stale { handle }.into());
         };
         self.footprint.add(slot.index);
-        match slot.lock_shared(generation, me) {
+        match slot.try_shared(generation, me) {
             Ok(shared) => Ok((slot, shared)),
-            Err((why, tail)) => Err(self.refuse(handle, why, tail)),
+            Err(turned) => Err(self.turned_away(handle, turned)),
         }
+    }
+
+    /// Finishes an attempt that was turned away, and returns its error. Finds the slot again: a slot
+    /// that is passed on would be written to memory for every lease.
+    #[cold]
+    fn turned_away(&self, handle: AnyHandle, turned: Turned) -> BoxedLeaseError {
+        let Some((slot, generation)) = self.slot(handle) else {
+            return LeaseError::Stale { handle }.into();
+        };
+        let (why, tail) = slot.turned_away(turned, generation, self.own_seat());
+        self.refuse(handle, why, tail)
+    }
+
+    /// Finishes an attempt that was hindered, as [`turned_away`](Core::turned_away) does.
+    #[cold]
+    fn hindered(&self, handle: AnyHandle, by: Hindered) -> BoxedLeaseError {
+        let Some((slot, generation)) = self.slot(handle) else {
+            return LeaseError::Stale { handle }.into();
+        };
+        let (why, tail) = slot.hindered(by, generation, self.own_seat());
+        self.refuse(handle, why, tail)
     }
 
     /// Takes an exclusive lease. The caller builds the value that releases it.
@@ -69,14 +91,14 @@ impl Core {
             return Err(LeaseError::Stale { handle }.into());
         };
         self.footprint.add(slot.index);
-        match slot.lock_exclusive(generation, me, purpose) {
+        match slot.try_exclusive(generation, me, purpose) {
             Ok(()) => {
                 if purpose == Purpose::Recover {
                     self.note_half_written(slot);
                 }
                 Ok(slot)
             }
-            Err((why, tail)) => Err(self.refuse(handle, why, tail)),
+            Err(by) => Err(self.hindered(handle, by)),
         }
     }
 
@@ -221,7 +243,7 @@ impl Core {
         shared: Shared,
     ) -> SharedLease<'t> {
         if shared == Shared::Recursive {
-            *self.recursive.borrow_mut().entry(slot.index).or_insert(0) += 1;
+            self.recursive.add(slot.index);
         }
         SharedLease {
             table: self,
@@ -249,21 +271,18 @@ impl Core {
     }
 
     /// Releases one lease beyond the seat's bit. Returns `false` if there is none.
-    #[inline]
     pub(super) fn release_recursive(&self, slot: SlotIndex) -> bool {
-        let mut recursive = self.recursive.borrow_mut();
-        if recursive.is_empty() {
+        if !self.recursive.any() {
             return false;
         }
-        let Some(count) = recursive.get_mut(&slot) else {
-            return false;
-        };
-        *count -= 1;
-        if *count == 0 {
-            recursive.remove(&slot);
-            self.own_releases.count();
+        match self.recursive.release(slot) {
+            Released::None => false,
+            Released::Last => {
+                self.own_releases.count();
+                true
+            }
+            Released::OneOfMany => true,
         }
-        true
     }
 
     /// Returns the word on which to sleep until a lease of this seat ends that leaves its bit set.
@@ -273,7 +292,7 @@ impl Core {
 
     /// Returns `true` if the seat has more leases on a slot than its bit tells.
     pub(super) fn has_recursive(&self, slot: SlotIndex) -> bool {
-        self.recursive.borrow().contains_key(&slot)
+        self.recursive.of(slot) > 0
     }
 }
 
@@ -352,14 +371,28 @@ impl Core {
     }
 }
 
-impl Drop for SharedLease<'_> {
-    #[inline(always)]
-    fn drop(&mut self) {
+impl SharedLease<'_> {
+    /// Releases the lease if it is this process's.
+    #[cold]
+    fn drop_slowly(&self) {
         // A lease that crossed a fork belongs to the parent.
         if self.is_ours() && !self.table.release_recursive(self.slot.index) {
             let tail = self.slot.unlock_shared(self.table.seat.get());
             self.table.hint_if_freed(self.slot.index, tail);
         }
+    }
+}
+
+impl Drop for SharedLease<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        let table = self.table;
+        // Out of line: a call after which this function goes on costs every release saved registers.
+        if !table.is_plainly_of(self.token) || table.recursive.any() {
+            return self.drop_slowly();
+        }
+        let tail = self.slot.unlock_shared(table.seat.get());
+        table.hint_if_freed(self.slot.index, tail);
     }
 }
 
@@ -416,6 +449,10 @@ impl<'t> ExclusiveLease<'t> {
 
     #[cold]
     fn drop_slowly(&self) {
+        // A lease that crossed a fork belongs to the parent.
+        if !self.table.is_of(self.token) {
+            return;
+        }
         let (slot, me) = (self.slot, self.table.seat.get());
         let poison = !self.panicking && std::thread::panicking();
         let tail = if self.round {
@@ -452,11 +489,8 @@ impl<'t> ExclusiveLease<'t> {
 impl Drop for ExclusiveLease<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        if !self.table.is_of(self.token) {
-            return;
-        }
         // Out of line: panics are rare, and a round lasts long.
-        if self.round || std::thread::panicking() {
+        if !self.table.is_plainly_of(self.token) || self.round || std::thread::panicking() {
             return self.drop_slowly();
         }
         let tail = self.slot.unlock_exclusive(self.table.seat.get(), false);

@@ -146,10 +146,18 @@ impl Core {
     /// Returns the slot of a lease that this table holds.
     fn held(&self, ticket: &Ticket) -> Result<Slot<'_>, LeaseError> {
         self.check_held(ticket.handle, ticket.stay, true)?;
-        let slot = Slot::of(self.segment.memory(), ticket.slot);
-        slot.ok_or(LeaseError::Stale {
-            handle: ticket.handle,
-        })
+        self.slot_of(ticket)
+    }
+
+    /// Returns the slot of a lease.
+    fn slot_of(&self, ticket: &Ticket) -> Result<Slot<'_>, LeaseError> {
+        // Not `ok_or`: its error would be built and dropped for each lease.
+        let Some(slot) = Slot::of(self.segment.memory(), ticket.slot) else {
+            return Err(LeaseError::Stale {
+                handle: ticket.handle,
+            });
+        };
+        Ok(slot)
     }
 
     /// Releases a lease. `poison` says that the bytes may be half-written.
@@ -177,9 +185,7 @@ impl Core {
         &self,
         ticket: &Ticket,
     ) -> Result<Located<T, D>, LeaseError> {
-        let handle = ticket.handle;
-        let slot = Slot::of(self.segment.memory(), ticket.slot);
-        Ok(self.locate(slot.ok_or(LeaseError::Stale { handle })?, handle)?)
+        Ok(self.locate(self.slot_of(ticket)?, ticket.handle)?)
     }
 
     /// Takes a lease of an array of any type, and finds its bytes.
@@ -190,8 +196,8 @@ impl Core {
     /// Finds the bytes of the array of a lease. Releases the lease if that fails.
     pub(crate) fn locked(&self, ticket: Ticket) -> Result<Locked, LeaseError> {
         let (handle, mode) = (ticket.handle, ticket.mode);
-        let located = Slot::of(self.segment.memory(), ticket.slot)
-            .ok_or(LeaseError::Stale { handle })
+        let located = self
+            .slot_of(&ticket)
             .and_then(|slot| self.locate_untyped(slot, handle));
         match located {
             Ok(located) => Ok(Locked {

@@ -21,6 +21,7 @@ pub(crate) mod locked;
 pub(crate) mod name_cache;
 pub(crate) mod pin;
 mod pressure;
+mod recursive;
 #[cfg_attr(loom, path = "roster/model.rs")]
 pub(crate) mod roster;
 pub(crate) mod slot;

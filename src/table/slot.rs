@@ -47,6 +47,22 @@ pub(crate) enum Shared {
     Recursive,
 }
 
+/// An attempt to acquire a shared lease that a word has turned away, before or after the bit was set.
+pub(crate) struct Turned {
+    word: SlotWord,
+    set: Option<Shared>,
+}
+
+/// The reason for which an attempt to acquire an exclusive lease stopped.
+pub(crate) enum Hindered {
+    /// A reader's bit is set.
+    Reader(SeatId),
+    /// A reader's bit is set, and the writer is already set, too.
+    ReaderWithin(SeatId),
+    /// The word does not admit a writer.
+    Word(SlotWord),
+}
+
 /// The result of a release check. The caller passes it to [`freed`](ReleaseOutcome::freed).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
@@ -56,6 +72,9 @@ pub(crate) enum ReleaseOutcome {
     /// The caller's own read-modify-write has read or written this word. It may be the last one of
     /// the array, so the check goes on.
     Unfinished(SlotWord),
+    /// As `Unfinished`, and participants sleep on the word: they wait for the writing that the caller
+    /// has ended.
+    Waited(SlotWord),
     /// RETIRED → FREE of the next generation.
     Free(SlotWord),
 }
@@ -68,6 +87,12 @@ impl ReleaseOutcome {
         match self {
             ReleaseOutcome::Unchanged => None,
             ReleaseOutcome::Unfinished(seen) => finish_from(memory, slot, seen),
+            ReleaseOutcome::Waited(seen) => {
+                if let Some(slot) = Slot::of(memory, slot) {
+                    wake(slot.word);
+                }
+                finish_from(memory, slot, seen)
+            }
             ReleaseOutcome::Free(word) => Some(word),
         }
     }
@@ -192,13 +217,20 @@ impl<'m> Slot<'m> {
     // ---- leases -----------------------------------------------------------------------------
 
     /// Attempts to acquire a shared lease for `me`.
-    #[inline]
     pub(crate) fn lock_shared(
         self,
         generation: u32,
         me: SeatId,
     ) -> Result<Shared, (Refused, ReleaseOutcome)> {
-        self.lock_if(me, |word| admit(word, generation))
+        self.try_shared(generation, me)
+            .map_err(|turned| self.turned_away(turned, generation, me))
+    }
+
+    /// Does the work of [`Slot::lock_shared`], but leaves what follows an attempt that was turned
+    /// away to the caller: [`Slot::turned_away`].
+    #[inline(always)]
+    pub(crate) fn try_shared(self, generation: u32, me: SeatId) -> Result<Shared, Turned> {
+        self.lock_if(me, |word| word.admits_reader(generation))
     }
 
     /// Attempts to acquire a shared lease for `me`, also of a poisoned array.
@@ -207,27 +239,43 @@ impl<'m> Slot<'m> {
         generation: u32,
         me: SeatId,
     ) -> Result<Shared, (Refused, ReleaseOutcome)> {
-        self.lock_if(me, |word| match admit(word, generation) {
-            Err(Refused::Poisoned) => Ok(()),
-            other => other,
-        })
+        self.lock_if(me, |word| word.admits_reader_of_the_rest(generation))
+            .map_err(|turned| self.turned_away(turned, generation, me))
     }
 
     #[inline(always)]
-    fn lock_if(
-        self,
-        me: SeatId,
-        admit: impl Fn(SlotWord) -> Result<(), Refused>,
-    ) -> Result<Shared, (Refused, ReleaseOutcome)> {
+    fn lock_if(self, me: SeatId, admits: impl Fn(SlotWord) -> bool) -> Result<Shared, Turned> {
         // A stale handle must not set bits: they would refuse the writers of another array.
-        admit(self.word()).map_err(|refused| (refused, ReleaseOutcome::Unchanged))?;
+        let word = self.word();
+        if !admits(word) {
+            return Err(Turned { word, set: None });
+        }
         let shared = self.set_bit(me);
         // First the bit, then the word: we read a writer's or freer's earlier transition, and
         // a writer or freer that comes later in the word's order sees our bit.
-        let word = self.word.read_modify_write(Ordering::AcqRel);
-        admit(word)
-            .map(|()| shared)
-            .map_err(|refused| (refused, self.undo(shared, me)))
+        let word = self.word.read_after_change(Ordering::AcqRel);
+        match admits(word) {
+            true => Ok(shared),
+            false => Err(Turned {
+                word,
+                set: Some(shared),
+            }),
+        }
+    }
+
+    /// Finishes an attempt that was turned away. Returns the reason.
+    #[cold]
+    pub(crate) fn turned_away(
+        self,
+        turned: Turned,
+        generation: u32,
+        me: SeatId,
+    ) -> (Refused, ReleaseOutcome) {
+        let tail = match turned.set {
+            Some(shared) => self.undo(shared, me),
+            None => ReleaseOutcome::Unchanged,
+        };
+        (refuse_reader(turned.word, generation), tail)
     }
 
     /// Attempts to acquire a shared lease for `me`, which enters a round of `opener`: a writer that
@@ -346,13 +394,25 @@ impl<'m> Slot<'m> {
 
     /// Attempts to acquire the exclusive lease for `me`. Refuses a control array before any change:
     /// a writer, even for a moment, would refuse its readers, and a dead writer would poison it.
-    #[inline]
     pub(crate) fn lock_exclusive(
         self,
         generation: u32,
         me: SeatId,
         purpose: Purpose,
     ) -> Result<(), (Refused, ReleaseOutcome)> {
+        self.try_exclusive(generation, me, purpose)
+            .map_err(|by| self.hindered(by, generation, me))
+    }
+
+    /// Does the work of [`Slot::lock_exclusive`], but leaves what follows an attempt that was
+    /// hindered to the caller: [`Slot::hindered`].
+    #[inline(always)]
+    pub(crate) fn try_exclusive(
+        self,
+        generation: u32,
+        me: SeatId,
+        purpose: Purpose,
+    ) -> Result<(), Hindered> {
         // Check for readers before setting the writer: an attempt that backs out makes concurrent
         // readers fail with `Busy`. Rounds skip the check because they are tried only once.
         let possible = || self.word().lock(generation, me, purpose).is_some();
@@ -360,23 +420,32 @@ impl<'m> Slot<'m> {
             && let Some(reader) = self.any_reader()
             && possible()
         {
-            return Err((Refused::Busy(reader), ReleaseOutcome::Unchanged));
+            return Err(Hindered::Reader(reader));
         }
         let outcome = self.set_writer(generation, me, purpose);
         if let Err(word) = outcome {
-            let refused = match admit(word, generation) {
-                Err(refused) => refused,
-                Ok(()) if word.is_control() => Refused::Control,
-                Ok(()) => Refused::Busy(word.writer()),
-            };
-            return Err((refused, ReleaseOutcome::Unchanged));
+            return Err(Hindered::Word(word));
         }
         match self.any_reader() {
             None => Ok(()),
-            Some(reader) => {
-                let tail = self.unlock_exclusive(me, false);
-                Err((Refused::Busy(reader), tail))
+            Some(reader) => Err(Hindered::ReaderWithin(reader)),
+        }
+    }
+
+    /// Finishes an attempt that was hindered. Returns the reason.
+    #[cold]
+    pub(crate) fn hindered(
+        self,
+        by: Hindered,
+        generation: u32,
+        me: SeatId,
+    ) -> (Refused, ReleaseOutcome) {
+        match by {
+            Hindered::Reader(reader) => (Refused::Busy(reader), ReleaseOutcome::Unchanged),
+            Hindered::ReaderWithin(reader) => {
+                (Refused::Busy(reader), self.unlock_exclusive(me, false))
             }
+            Hindered::Word(word) => (refuse_writer(word, generation), ReleaseOutcome::Unchanged),
         }
     }
 
@@ -396,12 +465,8 @@ impl<'m> Slot<'m> {
         // Release: pairs with the Acquire of the next lease. Acquire: pairs with the Release of a
         // refused reader's release check, if that came before: its bit is then seen to be clear.
         match self.word.update(Ordering::AcqRel, Ordering::Relaxed, next) {
-            Ok((before, word)) => {
-                if before.is_waited_if_written() {
-                    wake(self.word);
-                }
-                tail_of_lease(word)
-            }
+            Ok((before, word)) if before.is_waited_if_written() => ReleaseOutcome::Waited(word),
+            Ok((_, word)) => tail_of_lease(word),
             // The caller does not hold the lease.
             Err(_) => ReleaseOutcome::Unchanged,
         }
@@ -482,9 +547,9 @@ impl<'m> Slot<'m> {
     /// not.
     #[inline]
     pub(crate) fn finish_release(self) -> ReleaseOutcome {
-        // A read-modify-write: with a load, the freer could miss our cleared bit while we miss its
-        // RETIRED (store buffering).
-        tail_of_lease(self.word.read_modify_write(Ordering::AcqRel))
+        // More than a load: the freer could miss our cleared bit while we miss its RETIRED (store
+        // buffering). What we change comes before, or what a dead participant changed.
+        tail_of_lease(self.word.read_after_change(Ordering::AcqRel))
     }
 
     /// Runs the release check after the caller's own `retire`, which wrote `retired`.
@@ -692,16 +757,16 @@ impl<'m> Slot<'m> {
 /// Returns the word and the bit of a seat in a row.
 #[inline]
 fn bit_of(row: &[Atom], seat: SeatId) -> Option<(&Atom, u64)> {
-    let index = seat.index()?;
+    let index = seat.bit();
     Some((row.get(index / 64)?, 1 << (index % 64)))
 }
 
-/// Sets a bit of a row.
+/// Sets a bit of a row, which nobody else changes.
 #[inline]
 fn set(bit: Option<(&Atom, u64)>) -> Shared {
     // Relaxed: the Release of the validation that follows orders it.
     match bit {
-        Some((word, bit)) if word.fetch_or(bit, Ordering::Relaxed) & bit != 0 => Shared::Recursive,
+        Some((word, bit)) if word.set_owned(bit, Ordering::Relaxed) => Shared::Recursive,
         _ => Shared::First,
     }
 }
@@ -787,7 +852,7 @@ fn finish_from(memory: &Memory, index: SlotIndex, mut seen: SlotWord) -> Option<
         }
         match finished {
             ReleaseOutcome::Unchanged => break,
-            ReleaseOutcome::Unfinished(now) => seen = now,
+            ReleaseOutcome::Unfinished(now) | ReleaseOutcome::Waited(now) => seen = now,
             ReleaseOutcome::Free(word) => return Some(word),
         }
     }
@@ -814,16 +879,24 @@ fn first_of(at: usize, bits: u64) -> Option<SeatId> {
     (bits != 0).then(|| SeatId::from_index(at * 64 + bits.trailing_zeros() as usize))
 }
 
-/// Checks if the word admits a reader. Returns the reason if it does not.
-#[inline]
-fn admit(word: SlotWord, generation: u32) -> Result<(), Refused> {
+/// Returns the reason for which a word does not admit a reader.
+#[cold]
+fn refuse_reader(word: SlotWord, generation: u32) -> Refused {
     if !word.is_live(generation) {
-        Err(Refused::Stale)
+        Refused::Stale
     } else if !word.writer().is_none() {
-        Err(Refused::Busy(word.writer()))
-    } else if word.is_poisoned() {
-        Err(Refused::Poisoned)
+        Refused::Busy(word.writer())
     } else {
-        Ok(())
+        Refused::Poisoned
+    }
+}
+
+/// Returns the reason for which a word does not admit a writer.
+#[cold]
+fn refuse_writer(word: SlotWord, generation: u32) -> Refused {
+    match word.admits_reader(generation) {
+        false => refuse_reader(word, generation),
+        true if word.is_control() => Refused::Control,
+        true => Refused::Busy(word.writer()),
     }
 }

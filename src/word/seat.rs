@@ -38,6 +38,13 @@ impl SeatId {
         self.0 == 0
     }
 
+    /// Returns the number of the seat's bit in a row. For nobody, for the orphan and for numbers that
+    /// no segment has, it is one that no row has.
+    #[inline]
+    pub(crate) const fn bit(self) -> usize {
+        self.0.wrapping_sub(1) as usize
+    }
+
     /// Returns the index in the table of seats. Returns `None` for nobody, for the orphan, and for
     /// numbers that no segment has.
     pub(crate) fn index(self) -> Option<usize> {
@@ -127,6 +134,8 @@ mod tests {
             if let Some(index) = seat.index() {
                 prop_assert_eq!(SeatId::from_index(index), seat);
             }
+            let bits = 0..SeatId::MAX_SEATS as usize;
+            prop_assert_eq!(seat.index(), Some(seat.bit()).filter(|bit| bits.contains(bit)));
         }
     }
 }

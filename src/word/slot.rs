@@ -63,6 +63,8 @@ impl SlotWord {
     const WRITER: Field = Self::NAMED.then(SeatId::BITS);
     const OWNER: Field = Self::WRITER.then(SeatId::BITS);
     const GENERATION: Field = Self::OWNER.then(32);
+    /// The fields that make an array LIVE in its generation.
+    const LIVENESS: u64 = Self::STATE.mask() | Self::GENERATION.mask();
 
     #[inline]
     pub(crate) fn lifecycle(self) -> Lifecycle {
@@ -221,11 +223,29 @@ impl SlotWord {
     #[inline]
     pub(crate) fn is_live(self, generation: u32) -> bool {
         // Compare both fields at once: every call on an array asks this.
-        let both = Self::STATE.mask() | Self::GENERATION.mask();
-        let live = SlotWord(0)
-            .with(Self::GENERATION, u64::from(generation))
-            .with_lifecycle(Lifecycle::Live);
-        self.0 & both == live.0
+        self.0 & Self::LIVENESS == Self::live(generation)
+    }
+
+    /// Returns the fields of [`LIVENESS`](Self::LIVENESS) in a word that is LIVE in `generation`.
+    #[inline]
+    fn live(generation: u32) -> u64 {
+        let word = SlotWord(0).with(Self::GENERATION, u64::from(generation));
+        word.with(Self::STATE, Self::LIVE).0
+    }
+
+    /// Returns `true` if the slot is LIVE in this generation without a writer, and is not poisoned.
+    #[inline]
+    pub(crate) fn admits_reader(self, generation: u32) -> bool {
+        // As in `is_live`: one comparison of four fields.
+        let all = Self::LIVENESS | Self::WRITER.mask() | Self::POISONED.mask();
+        self.0 & all == Self::live(generation)
+    }
+
+    /// Does the work of [`admits_reader`](SlotWord::admits_reader) for a reader that does not look at
+    /// half-written elements: POISONED does not turn it away.
+    #[inline]
+    pub(crate) fn admits_reader_of_the_rest(self, generation: u32) -> bool {
+        self.0 & (Self::LIVENESS | Self::WRITER.mask()) == Self::live(generation)
     }
 
     #[inline]
@@ -764,6 +784,14 @@ mod tests {
             let word = SlotWord::from_bits(bits);
             let _ = format!("{word:?}");
             prop_assert_eq!(word.reserve(ME).is_some(), word.is_free());
+            for word in [word, word.with(SlotWord::WRITER, 0)] {
+                for generation in [generation, word.generation()] {
+                    let open = word.is_live(generation) && word.writer().is_none();
+                    prop_assert_eq!(word.admits_reader_of_the_rest(generation), open);
+                    let whole = open && !word.is_poisoned();
+                    prop_assert_eq!(word.admits_reader(generation), whole);
+                }
+            }
             if let Some(next) = word.retire(generation, ME) {
                 prop_assert_eq!(next.generation(), generation);
                 prop_assert_eq!(next.writer(), word.writer());

@@ -14,14 +14,14 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "a reader validates by a load",
         file: "src/table/slot.rs",
-        at: "let word = «self.word.read_modify_write(Ordering::AcqRel)»;\n        admit(word)",
+        at: "let word = «self.word.read_after_change(Ordering::AcqRel)»;\n        match admits(word)",
         instead: "self.word.load(Ordering::Acquire)",
         model: ("leases", "a_reader_and_a_writer_exclude_each_other"),
     },
     Bug {
         name: "a reader's bit is cleared before its lease ends",
         file: "src/table/slot.rs",
-        at: "admit(word)\n            .map(|()| «shared»)",
+        at: "match admits(word) {\n            true => Ok(«shared»),",
         instead: "{ self.clear_bit(me); shared }",
         model: ("leases", "a_reader_and_a_writer_exclude_each_other"),
     },
@@ -80,7 +80,7 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "the release check reads by a load",
         file: "src/table/slot.rs",
-        at: "tail_of_lease(«self.word.read_modify_write(Ordering::AcqRel)»)",
+        at: "tail_of_lease(«self.word.read_after_change(Ordering::AcqRel)»)",
         instead: "self.word.load(Ordering::Acquire)",
         model: ("leases", "free_under_a_reader"),
     },
@@ -737,16 +737,16 @@ pub const BUGS: &[Bug] = &[
     },
     Bug {
         name: "a reader of the rest does not look for a writer",
-        file: "src/table/slot.rs",
-        at: "Err(Refused::Poisoned) => Ok(()),\n            other => «other»,",
-        instead: "if let Err(Refused::Busy(_)) = other { Ok(()) } else { other }",
+        file: "src/word/slot.rs",
+        at: "self.0 & («Self::LIVENESS | Self::WRITER.mask()») == Self::live(generation)",
+        instead: "Self::LIVENESS",
         model: ("torn", "the_rest_is_read_beside_a_repair"),
     },
     Bug {
         name: "a writer that goes wakes nobody",
         file: "src/table/slot.rs",
-        at: "if before.is_waited_if_written() {\n                    «wake(self.word)»;",
-        instead: "()",
+        at: "ReleaseOutcome::Waited(seen) => {\n                if let Some(slot) = «Slot::of(memory, slot)» {",
+        instead: "None::<Slot<'_>>",
         model: ("patience", "a_reader_waits_for_a_writer"),
     },
     Bug {

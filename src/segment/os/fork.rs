@@ -54,7 +54,14 @@ impl TokenWord {
     /// if the kernel wipes the page on a fork.
     #[inline]
     pub(crate) fn is(self, token: u64) -> bool {
-        self.0.load(Ordering::Relaxed) == token || is_process(token)
+        self.is_plainly(token) || is_process(token)
+    }
+
+    /// Does the work of [`is`](TokenWord::is) by the load and the comparison alone: returns `false`,
+    /// too, where the kernel does not wipe the page.
+    #[inline(always)]
+    pub(crate) fn is_plainly(self, token: u64) -> bool {
+        self.0.load(Ordering::Relaxed) == token
     }
 }
 
