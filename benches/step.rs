@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use common::process::Process;
 use common::{Bench, each, timed};
-use ndarray::Axis;
+use ndarray::{ArrayViewMut1, Axis};
 use ndshm::pool::foreign::{ForeignPool, ForeignWorker};
 use ndshm::segment::HugePages;
-use ndshm::{HandleTable, Pool, Segment};
+use ndshm::{HandleTable, Pool, Segment, UnitContext};
 use rayon::prelude::*;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 use rustix::thread::futex;
@@ -312,6 +312,20 @@ fn asked(process: &mut Process, times: u64) -> Duration {
     Duration::from_nanos(process.answer())
 }
 
+    // Each call of this kernel gets 16 tiles, and divides them.
+    let update = |mut x: ArrayViewMut1<'_, f64>, &factor: &f64, _: &UnitContext<'_>| {
+        for tile in x.as_slice_mut().expect("tiles in a row").chunks_mut(8) {
+            tile.iter_mut().for_each(|x| *x *= factor);
+        }
+    };
+    bench.compare(vec![
+        each(format!("{name}/units"), || {
+            pool.for_each_unit(&tiles, &0.999, update).expect("a step");
+        }),
+        timed(format!("{name}/units/rayon"), |times| {
+            asked(&mut rayon, times)
+        }),
+    ]);
 /// Ways in which two processes wait for each other.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Waiting {

@@ -13,7 +13,9 @@ use super::rng::TileRng;
 use super::spin::Spin;
 use crate::error::Error;
 use crate::handle_table::HandleTable;
-use crate::partition::{Block, BlockError, Edge, Group, Halo, Partition, TileOf, TileSide};
+use crate::partition::{
+    Block, BlockError, Edge, Group, Halo, Partition, RoundMember, TileOf, TileSide,
+};
 use crate::pool::error::PoolError;
 use crate::sync::time::Instant;
 
@@ -452,15 +454,7 @@ impl WorkerContext<'_> {
         tiles: &Partition<'_, G>,
         mut body: impl FnMut(G::Views<'_>, &TileContext<'_>),
     ) -> Result<(), Error> {
-        self.check_worker()?;
-        let round = match self.worker {
-            0 => Some(tiles.begin()?),
-            _ => None,
-        };
-        self.barrier()?;
-        // The barrier lets no worker pass with another epoch, so all workers agree on the step.
-        let step = self.epoch.get().wrapping_sub(self.base);
-        if let Some(mut part) = tiles.enter_at(self.worker, self.workers)? {
+        self.in_round(tiles, |part, step| {
             while let Some(mut tile) = part.claim()? {
                 let context = TileContext {
                     tile: tile.tile_of(),
@@ -472,6 +466,26 @@ impl WorkerContext<'_> {
                 };
                 body(tile.views(), &context);
             }
+            Ok(())
+        })
+    }
+
+    /// Runs `work` as a participant of a round of `tiles` between two barriers. Passes the step.
+    pub(super) fn in_round<'t, G: Group>(
+        &self,
+        tiles: &Partition<'t, G>,
+        work: impl FnOnce(&mut RoundMember<'_, 't, G>, u64) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.check_worker()?;
+        let round = match self.worker {
+            0 => Some(tiles.begin()?),
+            _ => None,
+        };
+        self.barrier()?;
+        // The barrier lets no worker pass with another epoch, so all workers agree on the step.
+        let step = self.epoch.get().wrapping_sub(self.base);
+        if let Some(mut part) = tiles.enter_at(self.worker, self.workers)? {
+            work(&mut part, step)?;
         }
         // Now all workers have left the round: every tile is done or torn.
         self.barrier()?;

@@ -164,9 +164,9 @@ pub enum PoolError {
          arrays it writes are poisoned until {REPAIR}"
     )]
     KernelPanicked {
-        /// The tile.
+        /// The tile; the first one of [a unit](crate::Pool::for_each_unit).
         tile: usize,
-        /// The indices that the tile covers.
+        /// The indices that the tile covers, or all torn tiles of the unit.
         rows: Range<usize>,
         /// The worker's number.
         worker: usize,

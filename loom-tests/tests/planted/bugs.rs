@@ -245,6 +245,13 @@ pub const BUGS: &[Bug] = &[
         model: ("waits", "a_free_wakes_those_who_wait_for_a_round"),
     },
     Bug {
+        name: "tiles are counted twice",
+        file: "src/partition/claims.rs",
+        at: "let tiles = «self.uncounted.take()»;",
+        instead: "self.uncounted.get()",
+        model: ("tiles", "a_unit_is_counted_once"),
+    },
+    Bug {
         name: "a participant goes on to a given tile and keeps the others",
         file: "src/partition/claims.rs",
         at: "if «self.let_go(control, memory)» {\n                // The unit may lie",

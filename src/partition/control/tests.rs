@@ -164,7 +164,7 @@ fn a_round_is_counted_once_its_opener_has_started_the_count() {
     for unit in 0..3 {
         assert!(!control.all_counted(1));
         assert!(control.claim(unit, 1, OTHER));
-        control.give_back(unit, OTHER);
+        control.count(1, control.release(unit, OTHER));
     }
     assert!(control.all_counted(1) && !control.all_counted(2));
     let close = |seat| control.close(seat, RoundState::Whole);
@@ -177,7 +177,7 @@ fn a_round_is_counted_once_its_opener_has_started_the_count() {
     // Without a start, tiles of the next round do not add themselves.
     assert_eq!(control.begin(ME).unwrap(), 2);
     assert!(control.claim(0, 2, ME));
-    control.give_back(0, ME);
+    control.count(2, control.release(0, ME));
     assert_eq!(words[DONE].load(Ordering::Relaxed), 1 << 24 | 7);
 }
 
@@ -190,7 +190,7 @@ fn a_done_tile_is_taken_again_and_no_longer_counted() {
     assert!(!control.is_done(2, 1) && !control.retake(2, 1, ME));
     assert!(control.claim(2, 1, OTHER));
     assert!(!control.is_done(2, 1) && !control.retake(2, 1, ME));
-    control.give_back(2, OTHER);
+    control.count(1, control.release(2, OTHER));
     assert!(control.is_done(2, 1) && !control.is_done(2, 2));
     assert!(!control.retake(2, 2, ME));
     assert_eq!(words[DONE].load(Ordering::Relaxed), 1 << 24 | 1);
