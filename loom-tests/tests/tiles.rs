@@ -136,7 +136,7 @@ fn tiles_of_a_unit_left_half_way_are_claimed_again() {
 /// holds a tile of one unit, its round is not over, whatever the other participant has counted.
 #[test]
 fn a_unit_is_counted_once() {
-    check(2, || {
+    check(1, || {
         let ([first, second], x) = two_participants(4);
         let tiles = divide(&first, x);
         let mut round = tiles.begin().unwrap();

@@ -201,15 +201,19 @@ impl Plan {
     }
 
     /// Returns the end of the tiles from `tile` on that form one block of the arrays with it. They
-    /// differ only along the last axis, and lie side by side there.
+    /// differ only along the last axis, and lie side by side there. If all tiles from there on do, the
+    /// end lies beyond the last one.
     #[inline]
     pub(crate) fn block_end(&self, tile: usize) -> usize {
-        match self.cuts.last() {
-            Some(cut) if !matches!(cut.pieces, Pieces::Cyclic(_)) => {
+        match &*self.cuts {
+            [.., cut] if matches!(cut.pieces, Pieces::Cyclic(_)) => tile + 1,
+            // No division, which would cost as much as a claim.
+            [_] => usize::MAX,
+            [.., cut] => {
                 let pieces = cut.pieces().max(1);
                 (tile / pieces + 1) * pieces
             }
-            _ => tile + 1,
+            [] => tile + 1,
         }
     }
 

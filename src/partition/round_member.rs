@@ -368,10 +368,10 @@ impl<'t, G: Group> RoundMember<'_, 't, G> {
         Unit::new(self, first, last)
     }
 
-    /// Releases `count` tiles from `index` on that were run to their end.
+    /// Releases tiles that were run to their end: one bit each, from `index` on.
     #[inline]
-    pub(super) fn finish(&self, index: usize, count: usize) {
-        self.claims.finish(&self.control, index, count);
+    pub(super) fn finish(&self, index: usize, tiles: u16) {
+        self.claims.finish(&self.control, index, tiles);
     }
 
     #[inline]

@@ -1,6 +1,7 @@
 //! Claimed units: consecutive tiles that one view covers.
 
 use super::Group;
+use super::claims::bits;
 use super::cover::UnitOf;
 use super::round_member::RoundMember;
 use crate::memory::TileAccesses;
@@ -60,7 +61,7 @@ impl<G: Group> Drop for Unit<'_, '_, G> {
         }
         match std::thread::panicking() && !part.panicking {
             true => part.tear(self.first),
-            false => part.finish(self.first, self.last + 1 - self.first),
+            false => part.finish(self.first, bits(self.last + 1 - self.first)),
         }
     }
 }

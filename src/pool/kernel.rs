@@ -204,7 +204,7 @@ where
         let tiles = (last + 1 - first) as u64;
         work.tiles += tiles;
         work.stolen += if stolen { tiles } else { 0 };
-        (first..last + 1).for_each(|index| trace::claimed(call.worker, index, stolen));
+        trace::claimed_unit(call.worker, first..last + 1, stolen);
         let context = UnitContext {
             unit: unit.unit_of(),
             worker: call.worker,
