@@ -6,7 +6,7 @@ use core::time::Duration;
 
 use ndarray::{ArrayRef, Dim, Dimension};
 
-use super::barrier::Broken;
+use super::barrier::{Broken, Last, Patience};
 use super::mailbox::Mailbox;
 #[cfg(feature = "rand")]
 use super::rng::TileRng;
@@ -21,6 +21,19 @@ use crate::sync::time::Instant;
 
 /// Sleep of a worker at a barrier before it checks the deadline.
 const LOOK: Duration = Duration::from_millis(10);
+
+/// Longest wait at a barrier that has no other limit.
+const BARRIER: Duration = Duration::from_secs(60);
+
+/// The part of a worker in a barrier.
+#[derive(Clone, Copy)]
+enum Part {
+    Equal,
+    /// Waits until only it has not arrived, and arrives later.
+    Leader,
+    /// Arrives at a barrier with a leader.
+    Follower,
+}
 
 /// The context of a kernel that runs on a tile.
 ///
@@ -370,7 +383,7 @@ impl WorkerContext<'_> {
     /// Same as [`barrier_timeout`](WorkerContext::barrier_timeout).
     #[doc(alias("MPI_Barrier", "MPI_Win_fence", "Barrier", "synchronize"))]
     pub fn barrier(&self) -> Result<(), PoolError> {
-        self.barrier_timeout(Duration::from_secs(60))
+        self.barrier_timeout(BARRIER)
     }
 
     /// Waits until every worker of the call has arrived. Every worker then sees all that any of
@@ -401,13 +414,28 @@ impl WorkerContext<'_> {
     ///   barrier for the others too.
     /// - [`PoolError::BarrierForked`] in a child that the kernel has forked.
     pub fn barrier_timeout(&self, timeout: Duration) -> Result<(), PoolError> {
+        self.meet(Part::Equal, timeout)
+    }
+
+    /// Takes `part` in a barrier.
+    fn meet(&self, part: Part, timeout: Duration) -> Result<(), PoolError> {
         self.check_worker()?;
         let epoch = self.epoch.get();
         let barrier = self.mailbox.barrier();
         let start = Instant::now();
-        let may_wait = || start.elapsed() < timeout;
-        let look = LOOK.min(timeout);
-        match barrier.wait(epoch, self.workers, self.spin, look, may_wait) {
+        let patience = Patience {
+            spin: self.spin,
+            look: LOOK.min(timeout),
+            may_wait: || start.elapsed() < timeout,
+        };
+        let met = match part {
+            Part::Equal => barrier.wait(epoch, self.workers, Last::Any, &patience),
+            Part::Follower => barrier.wait(epoch, self.workers, Last::Leader, &patience),
+            Part::Leader => barrier
+                .wait_for_others(epoch, self.workers, &patience)
+                .map(|()| epoch),
+        };
+        match met {
             Ok(next) => {
                 self.epoch.set(next);
                 Ok(())
@@ -487,13 +515,15 @@ impl WorkerContext<'_> {
         if let Some(mut part) = tiles.enter_at(self.worker, self.workers)? {
             work(&mut part, step)?;
         }
-        // Now all workers have left the round: every tile is done or torn.
-        self.barrier()?;
-        if let Some(round) = round {
-            round
-                .try_finish()
-                .unwrap_or_else(|round| Err(round.deadline(Duration::ZERO)))?;
-        }
+        let Some(round) = round else {
+            return Ok(self.meet(Part::Follower, BARRIER)?);
+        };
+        self.meet(Part::Leader, BARRIER)?;
+        // Now all workers have left the round: every tile is done or torn. None goes on before the
+        // opener arrives.
+        round
+            .try_finish()
+            .unwrap_or_else(|round| Err(round.deadline(Duration::ZERO)))?;
         Ok(self.barrier()?)
     }
 

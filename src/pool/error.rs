@@ -30,6 +30,17 @@ pub enum PoolError {
         /// Seats of the segment.
         seats: u32,
     },
+    /// The [spin](crate::PoolBuilder::spin) of a pool is too long: its parent would notice deaths late.
+    #[error(
+        "a spin of {spin:?} is longer than {limit:?}, after which a waiting parent looks for dead \
+         workers; pass at most {limit:?}, or leave spin out"
+    )]
+    Spin {
+        /// The spin asked for.
+        spin: Duration,
+        /// The longest one.
+        limit: Duration,
+    },
     /// This process runs several threads. Only the forking thread would exist in a child, and locks
     /// that the others hold would stay locked there for ever.
     #[error(

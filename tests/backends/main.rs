@@ -7,6 +7,7 @@ mod events;
 mod mended;
 mod running;
 mod spawn;
+mod spins;
 #[path = "../support/mod.rs"]
 mod support;
 mod units;
@@ -96,6 +97,8 @@ fn main() {
         units::a_death_tears_its_unit,
         units::a_panic_in_a_loop_over_units_tears_the_unit,
         units::an_invalid_tile_leaves_its_unit,
+        spins::a_spin_of_more_than_10_ms_is_refused,
+        spins::pools_of_any_spin_run_calls,
         spawn::spawn_works_beside_threads_and_fork_does_not,
         spawn::kernels_may_use_rayon,
         spawn::fork_is_refused_after_rayon,

@@ -165,8 +165,8 @@ pub fn workers_may_loop_over_units() {
             Ok(())
         })
         .unwrap();
-        // Each round has three barriers, and begins after the first.
-        assert_eq!(table.read(x).unwrap().sum(), 40_000 * (1 + 4 + 7), "{kind}");
+        // Each round has two barriers, and begins after the first.
+        assert_eq!(table.read(x).unwrap().sum(), 40_000 * (1 + 3 + 5), "{kind}");
     });
 }
 

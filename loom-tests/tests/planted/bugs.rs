@@ -371,6 +371,20 @@ pub const BUGS: &[Bug] = &[
         model: ("pool", "a_barrier_of_two"),
     },
     Bug {
+        name: "the last worker before its leader does not wake it",
+        file: "src/pool/barrier.rs",
+        at: "leader_is_missing && «after.is_awaited()» {",
+        instead: "false",
+        model: ("pool", "a_led_barrier_of_two"),
+    },
+    Bug {
+        name: "a leader does not wait for all others",
+        file: "src/pool/barrier.rs",
+        at: "let others = «workers as u64 - 1»;",
+        instead: "workers as u64 - 2",
+        model: ("pool", "a_led_barrier_of_two"),
+    },
+    Bug {
         name: "the end of a round leaves the poison of repaired tiles",
         file: "src/partition/round.rs",
         at: "} else if «self.mended.get()» {",
