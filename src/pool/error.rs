@@ -33,7 +33,8 @@ pub enum PoolError {
     /// The [spin](crate::PoolBuilder::spin) of a pool is too long: its parent would notice deaths late.
     #[error(
         "a spin of {spin:?} is longer than {limit:?}, after which a waiting parent looks for dead \
-         workers; pass at most {limit:?}, or leave spin out"
+         workers; pass at most Duration::from_millis({})",
+        .limit.as_millis()
     )]
     Spin {
         /// The spin asked for.
