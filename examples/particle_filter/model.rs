@@ -137,7 +137,7 @@ pub struct Stretch {
     base: f64,
     slope: f64,
     /// First offspring of the tile. Its last one precedes the next tile's first.
-    first: u64,
+    pub first: u64,
 }
 
 ndshm::record!(Stretch {
@@ -248,8 +248,16 @@ pub fn resample(
             true => cumulative[..last].partition_point(|&c| stretch.count(c) <= start as i64),
             false => 0,
         };
+        // The particles behind the one that reaches the end have no offspring here.
+        let until = match tile_end > end {
+            true => {
+                let first = cumulative[..last].partition_point(|&c| stretch.count(c) < end as i64);
+                last.min(first + 1)
+            }
+            false => last,
+        };
         let limit = (tile_end.min(end) - start) as i64;
-        for (&x, &c) in x[skipped..last].iter().zip(&cumulative[skipped..last]) {
+        for (&x, &c) in x[skipped..until].iter().zip(&cumulative[skipped..until]) {
             let count = stretch.count(c) - start as i64;
             let upto = count.min(limit).max(done as i64) as usize;
             // Write a few places too many, which the next particle overwrites. This costs less than

@@ -44,3 +44,6 @@ pub mod structs {}
 
 #[doc = include_str!("files.md")]
 pub mod files {}
+
+#[doc = include_str!("past_one_machine.md")]
+pub mod past_one_machine {}

@@ -10,7 +10,7 @@
 //! | giving pages back after a free or the last lease: the slot is RESERVED meanwhile | retiring the slot, deciding that its pages go back |
 //! | `reap`, `trim`, `peers`, `is_alive`, the sleep of a `watch` | removing the names that a reap leaves |
 //! | `arrays`; sleeping for a lease, for a round and for its end | leases, pins, names, owners |
-//! | what the drop of a participant, a round or a partition does to its words | claims of tiles, entering and ending rounds |
+//! | the changes of words in the drop of a participant, a round or a partition | claims of tiles, entering and ending rounds |
 //!
 //! Rare system calls are left inside: committing the words of a new span and of a record of names
 //! (some pages); the search for pages after an allocation was refused memory; the reap before an
@@ -281,7 +281,7 @@ impl SharedTable {
     }
 
     /// Takes a seat for a forked child, which otherwise does so at its first use of the table. Pins
-    /// what the process had [pinned](SharedTable::pin) at the fork, and returns the arrays for
+    /// the arrays that the process had [pinned](SharedTable::pin) at the fork, and returns the arrays for
     /// which that is not possible, because they were freed: before, or since. What [`SharedPin`]s
     /// show of these may be another array's.
     ///
