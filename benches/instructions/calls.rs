@@ -3,8 +3,8 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use ndarray::{Axis, Ix2};
-use ndshm::{Handle, HandleTable, Segment};
+use ndarray::{Axis, Ix1, Ix2};
+use ndshm::{Handle, HandleTable, Partition, Pool, Segment, Write};
 
 use crate::tracer::mark;
 
@@ -30,6 +30,12 @@ pub const CALLS: &[Call] = &[
     ("lease/read_timeout", read_timeout),
     ("lease/write_timeout", write_timeout),
     ("tile/claim", claim),
+    ("unit/claim by a worker", unit),
+    ("partition/open", open_partition),
+    ("round/begin+give_up", begin),
+    ("round/enter+leave", enter),
+    ("step/serial", step),
+    ("step/run", step_in_a_run),
     ("find/one found before", find),
     ("publish+unpublish", publish),
     ("queue/push+pop", queue),
@@ -121,6 +127,76 @@ fn claim() {
     });
     drop(part);
     drop(round);
+}
+
+/// Returns a partition into two tiles.
+fn two(table: &HandleTable) -> Partition<'_, Write<f64, Ix1>> {
+    let x = table.zeros::<f64, _>(2).expect("memory for the bench");
+    table.partition(x.write(), Axis(0), 1).expect("an axis")
+}
+
+/// Repeats a worker's step on a unit of 16 tiles: the calls of the body are counted.
+fn unit() {
+    let table = table();
+    let x = table
+        .zeros::<f64, _>(8 * 32_768)
+        .expect("memory for the bench");
+    let tiles = table.partition(x.write(), Axis(0), 8).expect("an axis");
+    let mut pool = Pool::serial(&table).expect("the parent's thread");
+    let run = pool.run(&tiles.handle(), |worker, &tiles| {
+        let tiles = worker.table().open_partition(tiles)?;
+        let mut units = 0;
+        worker.for_each_unit(&tiles, |mut x, _| {
+            black_box(x.as_mut_ptr());
+            if units < REPEATS {
+                mark();
+            }
+            units += 1;
+        })
+    });
+    run.expect("a run");
+}
+
+fn open_partition() {
+    let table = table();
+    let tiles = two(&table);
+    let handle = tiles.handle();
+    repeat(|| drop(table.open_partition(handle).expect("it lives")));
+}
+
+fn begin() {
+    let table = table();
+    let tiles = two(&table);
+    repeat(|| drop(tiles.begin().expect("nobody else has it")));
+}
+
+fn enter() {
+    let table = table();
+    let tiles = two(&table);
+    let round = tiles.begin().expect("nobody else has it");
+    repeat(|| drop(tiles.enter().expect("it lives")));
+    drop(round);
+}
+
+/// Repeats a call without any wait: what a parent and a worker do for two empty tiles.
+fn step() {
+    let table = table();
+    let tiles = two(&table);
+    let mut pool = Pool::serial(&table).expect("the parent's thread");
+    repeat(|| pool.for_each(&tiles, &(), |_, (), _| ()).expect("a step"));
+}
+
+/// Repeats the same in a worker's loop.
+fn step_in_a_run() {
+    let table = table();
+    let tiles = two(&table);
+    let mut pool = Pool::serial(&table).expect("the parent's thread");
+    let run = pool.run(&tiles.handle(), |worker, &tiles| {
+        let tiles = worker.table().open_partition(tiles)?;
+        repeat(|| worker.for_each(&tiles, |_, _| ()).expect("a step"));
+        Ok(())
+    });
+    run.expect("a run");
 }
 
 fn find() {

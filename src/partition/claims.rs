@@ -135,10 +135,13 @@ impl Claims {
         None
     }
 
-    /// Releases a unit, all tiles of which were run.
+    /// Releases a unit, all `tiles` of which were run.
     #[inline]
-    fn release(&self, control: &Control<'_>, unit: usize) {
-        let uncounted = self.uncounted.get() + control.release(unit, self.me);
+    fn release(&self, control: &Control<'_>, unit: usize, tiles: u64) {
+        if !control.release(unit, self.me) {
+            return;
+        }
+        let uncounted = self.uncounted.get() + tiles;
         self.uncounted.set(uncounted);
         if uncounted >= COUNTED_AT_ONCE || !self.in_pass {
             self.count(control);
@@ -233,7 +236,7 @@ impl Claims {
         self.out.set(NONE_OUT);
         let held = &self.held;
         if !held.is_on.get() {
-            self.release(control, index);
+            self.release(control, index, 1);
             return;
         }
         let ran = held.ran.get() | tiles << (index - held.first.get());
@@ -249,8 +252,9 @@ impl Claims {
     fn close_unit(&self, control: &Control<'_>) {
         let unit = self.held.unit.get();
         self.held.is_on.set(false);
-        match self.held.ran.get() == control.all_of(unit) {
-            true => self.release(control, unit),
+        let ran = self.held.ran.get();
+        match ran == control.all_of(unit) {
+            true => self.release(control, unit, u64::from(ran.count_ones())),
             // Each missing tile was torn, and its arrays were poisoned.
             false => drop(control.tear(unit, self.me)),
         }

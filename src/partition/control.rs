@@ -374,18 +374,18 @@ impl<'m> Control<'m> {
             .is_ok()
     }
 
-    /// Performs the transition HELD by `me` → DONE. Returns the number of the unit's tiles, which the
-    /// caller [counts](Control::count), or 0 if `me` does not hold it.
+    /// Performs the transition HELD by `me` → DONE. The caller [counts](Control::count) the tiles of
+    /// the unit. Returns `false` if `me` does not hold it.
     #[inline]
-    pub(crate) fn release(&self, unit: usize, me: SeatId) -> u64 {
+    pub(crate) fn release(&self, unit: usize, me: SeatId) -> bool {
         let word = &self.claims[unit];
         let held = word.load(Ordering::Relaxed);
         let Some(done) = held.give_back(me) else {
-            return 0;
+            return false;
         };
         // Release: pairs with the next round's `claim`, and with `claim_word`.
         word.publish_owned(held, done);
-        self.tiles_of(unit).len() as u64
+        true
     }
 
     /// Adds tiles of units that the caller has released in `round` to the count of the round.

@@ -1,7 +1,7 @@
 //! Taking part in a round: entering it, claiming tiles, releasing them.
 
 use core::fmt;
-use core::ops::{Range, RangeInclusive};
+use core::ops::Range;
 
 use super::claims::{Claims, Given};
 use super::control::Control;
@@ -414,7 +414,7 @@ impl<'t, G: Group> RoundMember<'_, 't, G> {
     /// Reports the accesses to these tiles to the model checker. They last as long as the result.
     #[track_caller]
     #[inline]
-    pub(super) fn track(&self, tiles: RangeInclusive<usize>) -> TileAccesses {
+    pub(super) fn track(&self, tiles: Range<usize>) -> TileAccesses {
         let mut accesses = TileAccesses::new();
         for index in tiles {
             let how = (self.tile_of(index), true);

@@ -46,7 +46,7 @@ impl<'p, 't, G: Group> Tile<'p, 't, G> {
         Tile {
             part,
             index,
-            accesses: part.track(index..=index),
+            accesses: part.track(index..index + 1),
         }
     }
 

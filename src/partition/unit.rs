@@ -24,7 +24,7 @@ impl<'p, 't, G: Group> Unit<'p, 't, G> {
             part,
             first,
             last,
-            accesses: part.track(first..=last),
+            accesses: part.track(first..last + 1),
         }
     }
 

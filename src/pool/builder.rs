@@ -2,11 +2,10 @@
 
 use core::time::Duration;
 
-use super::call::LOOK_EVERY;
 use super::image::Image;
 use super::mailbox::Mailbox;
 use super::shared::Shared;
-use super::spin::Spin;
+use super::spin::{LONGEST, Spin};
 use super::workers::{Backend, Workers};
 use super::{OnFailure, Pool, stats};
 use crate::descriptor::{ControlKind, Descriptor};
@@ -43,9 +42,6 @@ pub struct PoolBuilder {
     on_failure: OnFailure,
     spin: Option<Duration>,
 }
-
-/// The longest [`spin`](PoolBuilder::spin): after that the parent looks for dead workers.
-const LONGEST_SPIN: Duration = LOOK_EVERY;
 
 impl PoolBuilder {
     /// Creates a builder with a worker for each processor, a seed from the system, no deadline, and
@@ -169,8 +165,8 @@ impl PoolBuilder {
         if !backend.is_serial() && (workers == 0 || workers >= seats as usize) {
             return Err(PoolError::Workers { workers, seats });
         }
-        if let Some(spin) = self.spin.filter(|&spin| spin > LONGEST_SPIN) {
-            let limit = LONGEST_SPIN;
+        if let Some(spin) = self.spin.filter(|&spin| spin > LONGEST) {
+            let limit = LONGEST;
             return Err(PoolError::Spin { spin, limit });
         }
         backend.check_segment(table.segment())?;

@@ -59,6 +59,9 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(160);
 /// Short yields in a row that show that no program competes.
 const ENOUGH: u32 = 200;
 
+/// The longest time that a user may set. The parent looks for dead workers as often.
+pub(super) const LONGEST: Duration = Duration::from_millis(10);
+
 /// The state of a spin between two waits, for a value that does not borrow the words.
 #[derive(Clone, Copy)]
 pub(super) struct SpinState {
@@ -170,13 +173,12 @@ impl<'m> Spin<'m> {
         spin::yielding(self.yields, &ready, kept).or_else(ready)
     }
 
-    /// Returns the time that the user has set.
+    /// Returns the time that the user has set. In a damaged segment it is not longer, either.
     fn time_of_user(&self) -> Option<Duration> {
         // Relaxed: the word was written before the mailbox was published.
         let word = self.crowded.load(Ordering::Relaxed);
-        Some(Duration::from_nanos(
-            word.checked_sub(of_user(Duration::ZERO))?,
-        ))
+        let time = Duration::from_nanos(word.checked_sub(of_user(Duration::ZERO))?);
+        Some(time.min(LONGEST))
     }
 
     /// Returns `true` unless yielding is paused.
@@ -337,6 +339,8 @@ mod tests {
         for spin in spins {
             assert_eq!(spin.time_of_user(), Some(time));
         }
+        crowded.store(u64::MAX, Ordering::Relaxed);
+        assert_eq!(Spin::of_worker(1, &crowded).time_of_user(), Some(LONGEST));
         // With a time of 0 a participant asks once.
         crowded.store(of_user(Duration::ZERO), Ordering::Relaxed);
         let asked = Cell::new(0);
