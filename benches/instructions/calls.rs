@@ -34,7 +34,6 @@ pub const CALLS: &[Call] = &[
     ("partition/open", open_partition),
     ("round/begin+give_up", begin),
     ("round/enter+leave", enter),
-    ("step/serial", step),
     ("step/run", step_in_a_run),
     ("find/one found before", find),
     ("publish+unpublish", publish),
@@ -135,7 +134,7 @@ fn two(table: &HandleTable) -> Partition<'_, Write<f64, Ix1>> {
     table.partition(x.write(), Axis(0), 1).expect("an axis")
 }
 
-/// Repeats a worker's step on a unit of 16 tiles: the calls of the body are counted.
+/// Repeats what a worker does from a unit of 16 tiles to the next.
 fn unit() {
     let table = table();
     let x = table
@@ -178,15 +177,7 @@ fn enter() {
     drop(round);
 }
 
-/// Repeats a call without any wait: what a parent and a worker do for two empty tiles.
-fn step() {
-    let table = table();
-    let tiles = two(&table);
-    let mut pool = Pool::serial(&table).expect("the parent's thread");
-    repeat(|| pool.for_each(&tiles, &(), |_, (), _| ()).expect("a step"));
-}
-
-/// Repeats the same in a worker's loop.
+/// Repeats a step in a worker's loop, without any wait: a round of two empty tiles and two barriers.
 fn step_in_a_run() {
     let table = table();
     let tiles = two(&table);
