@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use common::process::Process;
 use common::{Bench, each, median, timed};
-use ndarray::Axis;
+use ndarray::{ArrayViewMut1, Axis};
 use ndshm::pool::foreign::{ForeignPool, ForeignWorker};
 use ndshm::segment::HugePages;
-use ndshm::{HandleTable, Pool, Segment};
+use ndshm::{HandleTable, Pool, Segment, UnitContext};
 use rayon::prelude::*;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 use rustix::thread::futex;
@@ -34,6 +34,8 @@ fn main() {
         bench.compare_calls(vec![each(name, || bare.round_trip())]);
     }
     round_trips(&bench, &table);
+    spinning(&bench, &table);
+    in_a_run(&bench, &table);
     foreign_calls(&bench, &table);
     under_competition(&bench, &table);
     many_tiles(&bench, &table);
@@ -103,6 +105,64 @@ fn round_trips(bench: &Bench, table: &HandleTable) {
             ]);
         }
     }
+}
+
+/// Measures a call after a pause by a pool that spins for longer than the pause, with a processor for
+/// its worker and for the parent. Against one with the spin of all pools.
+fn spinning(bench: &Bench, table: &HandleTable) {
+    let name = "step/spin/workers=1/paused";
+    if !bench.wants(name) {
+        return;
+    }
+    let x = table.zeros::<f64, _>(1).expect("memory for the bench");
+    let tiles = table.partition(x.write(), Axis(0), 1).expect("an axis");
+    let builder = Pool::builder().workers(1);
+    let spinning = builder.clone().spin(Duration::from_millis(5)).fork(table);
+    let calls = [
+        (name, spinning),
+        ("step/spin/none/paused", builder.fork(table)),
+    ];
+    let subjects = calls.map(|(name, pool)| {
+        let (mut pool, tiles) = (pool.expect("a worker"), &tiles);
+        timed(name, move |times| {
+            let mut call = || pool.for_each(tiles, &(), |_, _, _| {}).expect("a step");
+            (0..times).map(|_| paused(&mut call)).sum()
+        })
+    });
+    bench.compare_calls(subjects.into());
+}
+
+/// Measures the steps of a loop in the workers: a barrier, and an empty body on a tile for each.
+fn in_a_run(bench: &Bench, table: &HandleTable) {
+    const WORKERS: usize = 2;
+    let name = format!("step/run/workers={WORKERS}");
+    if !bench.wants(&name) {
+        return;
+    }
+    let x = table
+        .zeros::<f64, _>(WORKERS)
+        .expect("memory for the bench");
+    let tiles = table.partition(x.write(), Axis(0), 1).expect("an axis");
+    let [mut first, mut second] = [(); 2].map(|()| Pool::fork(table, WORKERS).expect("workers"));
+    bench.compare(vec![
+        timed(&name, |times| {
+            let start = Instant::now();
+            let run = first.run(&(tiles.handle(), times), |worker, &(tiles, times)| {
+                let tiles = worker.table().open_partition(tiles)?;
+                (0..times).try_for_each(|_| worker.for_each(&tiles, |_, _| ()))
+            });
+            run.expect("a run");
+            start.elapsed()
+        }),
+        timed(format!("{name}/barrier"), |times| {
+            let start = Instant::now();
+            let run = second.run(&times, |worker, &times| {
+                (0..times).try_for_each(|_| Ok(worker.barrier()?))
+            });
+            run.expect("a run");
+            start.elapsed()
+        }),
+    ]);
 }
 
 /// Measures an empty call of a foreign pool beside an empty kernel of a pool.
@@ -257,6 +317,20 @@ fn many_tiles(bench: &Bench, table: &HandleTable) {
             step.expect("a step");
         }),
         timed(format!("{name}/rayon"), |times| asked(&mut rayon, times)),
+    ]);
+    // Each call of this kernel gets 16 tiles, and divides them.
+    let update = |mut x: ArrayViewMut1<'_, f64>, &factor: &f64, _: &UnitContext<'_>| {
+        for tile in x.as_slice_mut().expect("tiles in a row").chunks_mut(8) {
+            tile.iter_mut().for_each(|x| *x *= factor);
+        }
+    };
+    bench.compare(vec![
+        each(format!("{name}/units"), || {
+            pool.for_each_unit(&tiles, &0.999, update).expect("a step");
+        }),
+        timed(format!("{name}/units/rayon"), |times| {
+            asked(&mut rayon, times)
+        }),
     ]);
 }
 

@@ -199,7 +199,9 @@ pub use partition::{
     Grid, Partition, PartitionHandle, Read, Round, RoundMember, Tile, WholeArray, Write,
 };
 #[doc(inline)]
-pub use pool::{OnFailure, Pool, PoolBuilder, TileContext, WorkerContext, become_worker};
+pub use pool::{
+    OnFailure, Pool, PoolBuilder, TileContext, UnitContext, WorkerContext, become_worker,
+};
 #[doc(inline)]
 pub use queue::{Queue, QueueHandle};
 #[cfg(feature = "rand")]

@@ -75,6 +75,7 @@ fn made() -> Vec<Error> {
         });
         AllocError::Corrupt(Corrupt { offset: 0x9000, what: "an invalid entry in the table of spans" });
         JoinError::SeatsFull { seats: 8, holders: vec![11, 12] };
+        PoolError::Spin { spin: two_seconds, limit: Duration::from_millis(10) };
         PoolError::NoWorkers { places: 4 };
         PoolError::CallOpen;
         PoolError::NotAnswered;

@@ -3,10 +3,10 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use ndarray::{Axis, Ix2};
+use ndarray::{Axis, Ix1, Ix2};
 use ndshm::partition::{AccessMode, Entered, UntypedGroup};
 use ndshm::untyped::Mode;
-use ndshm::{Grid, Handle, HandleTable, Segment, SharedTable};
+use ndshm::{Grid, Handle, HandleTable, Partition, Pool, Segment, SharedTable, Write};
 
 use crate::tracer::mark;
 
@@ -40,6 +40,11 @@ pub const CALLS: &[Call] = &[
     ("shared/pin+unpin", shared_pin),
     ("tile/claim", claim),
     ("tile/claim by token", claim_by_token),
+    ("unit/claim by a worker", unit),
+    ("partition/open", open_partition),
+    ("round/begin+give_up", begin),
+    ("round/enter+leave", enter),
+    ("step/run", step_in_a_run),
     ("find/one found before", find),
     ("publish+unpublish", publish),
     ("queue/push+pop", queue),
@@ -220,6 +225,68 @@ fn claim_by_token() {
     });
     drop(member);
     drop(round);
+}
+
+/// Returns a partition into two tiles.
+fn two(table: &HandleTable) -> Partition<'_, Write<f64, Ix1>> {
+    let x = table.zeros::<f64, _>(2).expect("memory for the bench");
+    table.partition(x.write(), Axis(0), 1).expect("an axis")
+}
+
+/// Repeats what a worker does from a unit of 16 tiles to the next.
+fn unit() {
+    let table = table();
+    let x = table
+        .zeros::<f64, _>(8 * 32_768)
+        .expect("memory for the bench");
+    let tiles = table.partition(x.write(), Axis(0), 8).expect("an axis");
+    let mut pool = Pool::serial(&table).expect("the parent's thread");
+    let run = pool.run(&tiles.handle(), |worker, &tiles| {
+        let tiles = worker.table().open_partition(tiles)?;
+        let mut units = 0;
+        worker.for_each_unit(&tiles, |mut x, _| {
+            black_box(x.as_mut_ptr());
+            if units < REPEATS {
+                mark();
+            }
+            units += 1;
+        })
+    });
+    run.expect("a run");
+}
+
+fn open_partition() {
+    let table = table();
+    let tiles = two(&table);
+    let handle = tiles.handle();
+    repeat(|| drop(table.open_partition(handle).expect("it lives")));
+}
+
+fn begin() {
+    let table = table();
+    let tiles = two(&table);
+    repeat(|| drop(tiles.begin().expect("nobody else has it")));
+}
+
+fn enter() {
+    let table = table();
+    let tiles = two(&table);
+    let round = tiles.begin().expect("nobody else has it");
+    repeat(|| drop(tiles.enter().expect("it lives")));
+    drop(round);
+}
+
+/// Repeats a step in a worker's loop, without any wait: a round of two empty tiles and two barriers.
+fn step_in_a_run() {
+    let table = table();
+    let tiles = two(&table);
+    let mut pool = Pool::serial(&table).expect("the parent's thread");
+    let run = pool.run(&tiles.handle(), |worker, &tiles| {
+        let tiles = worker.table().open_partition(tiles)?;
+        repeat(|| worker.for_each(&tiles, |_, _| ()).expect("a step"));
+        Ok(())
+    });
+    run.expect("a run");
 }
 
 fn find() {

@@ -163,6 +163,50 @@ fn a_barrier_of_three() {
     check(1, || a_barrier_of(3, 1));
 }
 
+/// I6, I7: the leader of a barrier has the cell of each other worker between their arrival and its
+/// own. All see what it wrote. A leader that sleeps is woken.
+fn a_led_barrier_of(workers: usize, epochs: u64) {
+    let barrier = Arc::new(Barrier::new(workers));
+    let cells: Arc<Vec<_>> = Arc::new((0..workers).map(|_| UnsafeCell::new(0)).collect());
+    let add = |cell: &UnsafeCell<u64>| {
+        cell.with_mut(|cell| {
+            // SAFETY: loom fails the model if another thread has the cell now.
+            unsafe { *cell += 1 };
+        });
+    };
+    let others: Vec<_> = (1..workers)
+        .map(|me| {
+            let (barrier, cells) = (barrier.clone(), cells.clone());
+            thread::spawn(move || {
+                for epoch in 0..epochs {
+                    add(&cells[me]);
+                    let next = barrier.follow(epoch);
+                    assert_eq!(next, Some(epoch + 1), "the barrier is not broken");
+                    // SAFETY: as above.
+                    cells[me].with(|cell| assert_eq!(unsafe { *cell }, 2 * (epoch + 1)));
+                }
+            })
+        })
+        .collect();
+    for epoch in 0..epochs {
+        let next = barrier.lead(epoch, || cells[1..].iter().for_each(add));
+        assert_eq!(next, Some(epoch + 1), "the barrier is not broken");
+    }
+    for other in others {
+        other.join().unwrap();
+    }
+}
+
+#[test]
+fn a_led_barrier_of_two() {
+    check(2, || a_led_barrier_of(2, 2));
+}
+
+#[test]
+fn a_led_barrier_of_three() {
+    check(1, || a_led_barrier_of(3, 1));
+}
+
 /// I7: a participant that will not come breaks the barrier. Of the two that wait or come, both are
 /// told, or neither if both came first.
 #[test]

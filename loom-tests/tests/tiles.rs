@@ -132,6 +132,30 @@ fn tiles_of_a_unit_left_half_way_are_claimed_again() {
     });
 }
 
+/// I5, I6: the tiles of a unit are counted once, and after the unit was released. While the opener
+/// holds a tile of one unit, its round is not over, whatever the other participant has counted.
+#[test]
+fn a_unit_is_counted_once() {
+    check(1, || {
+        let ([first, second], x) = two_participants(4);
+        let tiles = divide(&first, x);
+        let mut round = tiles.begin().unwrap();
+        let other = other(second, &tiles, work);
+        let mut part = tiles.enter_at(1, 2).unwrap().expect("the round runs");
+        let mut done = 0;
+        while let Some(mut tile) = part.claim().unwrap() {
+            round = round.try_finish().expect_err("a tile is held");
+            tile.views()[0] += 1;
+            done += 1;
+        }
+        drop(part);
+        finish(round).unwrap();
+        assert_eq!(first.read(x).unwrap().to_vec(), [1; 4]);
+        let (others, _second) = other.join().unwrap();
+        assert_eq!(done + others, 4, "each tile is run once");
+    });
+}
+
 /// I5, I6: two participants claim given tiles, in opposite orders, among tiles that are claimed two
 /// at a time. Each tile is run once; a tile that is refused is held, or done by the other one; and
 /// the tiles that they give up in between are left to claim.
@@ -414,13 +438,14 @@ fn an_end_while_another_is_still_in(torn: bool) {
     let other = thread::spawn(move || {
         let tiles = second.open_partition(name).unwrap();
         if let Some(mut part) = tiles.enter().unwrap() {
-            if let Some(mut tile) = part.claim().unwrap() {
+            while let Some(mut tile) = part.claim().unwrap() {
                 tile.views()[0] += 1;
                 if torn {
                     tile.tear();
+                    break;
                 }
             }
-            // Stay in the round.
+            // Stay in the round. Without a torn tile, those that were run are counted.
             core::mem::forget(part);
         }
         core::mem::forget(tiles);

@@ -173,6 +173,16 @@ impl Barrier {
         parts::wait_at_barrier(&self.word, epoch, self.workers)
     }
 
+    /// Waits as [`wait`](Barrier::wait) does, at a barrier of which another worker is the leader.
+    pub fn follow(&self, epoch: u64) -> Option<u64> {
+        parts::follow_at_barrier(&self.word, epoch, self.workers)
+    }
+
+    /// Waits until all others have [arrived](Barrier::follow), and calls `lead` before it arrives.
+    pub fn lead(&self, epoch: u64, lead: impl FnOnce()) -> Option<u64> {
+        parts::lead_at_barrier(&self.word, epoch, self.workers, lead)
+    }
+
     /// Breaks the barrier, as a worker does that will not arrive.
     pub fn break_up(&self) {
         parts::break_barrier(&self.word);

@@ -1,14 +1,14 @@
 //! The ways in which a partition accesses an array, and groups of such accesses.
 
 use core::fmt;
-use core::ops::Range;
 
 use ndarray::{
     ArrayView, ArrayViewMut, Axis, Dimension, RawArrayViewMut, RemoveAxis, ShapeBuilder,
 };
 
+use super::cover::{Covers, TileOf, UnitOf};
 use super::extents::{Part, stretches};
-use super::plan::{Plan, TileSide};
+use super::plan::Plan;
 use crate::element::Element;
 use crate::handle::{AnyHandle, Handle};
 use crate::memory::{Memory, TileAccesses};
@@ -157,7 +157,7 @@ impl<T, D> Handle<T, D> {
 macro_rules! access {
     (
         $(#[$doc:meta])* $name:ident, $dim:ident, $view:ty, $read:ty, $mode:expr, $part:ident,
-        $make:ident
+        $make:ident, of a unit: $unit_view:ty, $unit_part:ident
     ) => {
         $(#[$doc])*
         pub struct $name<T, D> {
@@ -196,6 +196,7 @@ macro_rules! access {
 
         impl<T: Element, D: $dim + 'static> Group for $name<T, D> {
             type Views<'a> = $view;
+            type UnitViews<'a> = $unit_view;
             type ReadViews<'a> = $read;
 
             #[inline]
@@ -203,6 +204,12 @@ macro_rules! access {
                 // SAFETY: the caller's duties are those of `deref_into_view` (or `_mut`) for the
                 // part of the array that the tile covers.
                 unsafe { raw.$part(tile).$make() }
+            }
+
+            #[inline]
+            unsafe fn unit_views<'a>(raw: &Self::Raw, unit: UnitOf<'_>) -> Self::UnitViews<'a> {
+                // SAFETY: as above, for the parts of the tiles of the unit.
+                unsafe { raw.$unit_part(unit).$make() }
             }
 
             unsafe fn read_views<'a>(raw: &Self::Raw, tile: TileOf<'_>) -> Self::ReadViews<'a> {
@@ -262,23 +269,23 @@ macro_rules! access {
 access! {
     /// Tiles read their own part of the array, as an `ArrayView` each.
     Read, Dimension, ArrayView<'a, T, D>, ArrayView<'a, T, D>, AccessMode::Read, part,
-    deref_into_view
+    deref_into_view, of a unit: ArrayView<'a, T, D>, part
 }
 access! {
     /// Tiles write their own part of the array, as an `ArrayViewMut` each.
     Write, Dimension, ArrayViewMut<'a, T, D>, ArrayView<'a, T, D>, AccessMode::Write, part,
-    deref_into_view_mut
+    deref_into_view_mut, of a unit: ArrayViewMut<'a, T, D>, part
 }
 access! {
     /// Every tile reads the whole array, as an `ArrayView` of all of it. Gathers need this.
     WholeArray, Dimension, ArrayView<'a, T, D>, ArrayView<'a, T, D>, AccessMode::Whole, part,
-    deref_into_view
+    deref_into_view, of a unit: ArrayView<'a, T, D>, part
 }
 access! {
     /// Each tile writes one row of the array, as an `ArrayViewMut` each: row `i` belongs to tile
     /// `i`.
     PerTile, RemoveAxis, ArrayViewMut<'a, T, D::Smaller>, ArrayView<'a, T, D::Smaller>,
-    AccessMode::PerTile, row, deref_into_view_mut
+    AccessMode::PerTile, row, deref_into_view_mut, of a unit: ArrayViewMut<'a, T, D>, rows
 }
 
 /// The arrays that a partition divides: one access ([`Read`], [`Write`], [`WholeArray`],
@@ -305,6 +312,11 @@ pub trait Group: sealed::Group {
     /// The views of a tile.
     type Views<'a>;
 
+    /// The views of a unit of tiles, one for all of them; see
+    /// [`Pool::for_each_unit`](crate::Pool::for_each_unit). Of an array with a row for each tile
+    /// ([`PerTile`]) it has one row for each tile of the unit.
+    type UnitViews<'a>;
+
     /// The same views, for reading only.
     type ReadViews<'a>;
 
@@ -318,6 +330,13 @@ pub trait Group: sealed::Group {
     #[doc(hidden)]
     unsafe fn views<'a>(raw: &Self::Raw, tile: TileOf<'_>) -> Self::Views<'a>;
 
+    /// Returns the views of a unit: of consecutive tiles that form one block of the arrays.
+    ///
+    /// # Safety
+    /// The caller's duties are those of [`views`](Group::views), for each of the tiles.
+    #[doc(hidden)]
+    unsafe fn unit_views<'a>(raw: &Self::Raw, unit: UnitOf<'_>) -> Self::UnitViews<'a>;
+
     /// Returns the views of a tile, for reading only.
     ///
     /// # Safety
@@ -326,25 +345,6 @@ pub trait Group: sealed::Group {
     /// - has checked the tile.
     #[doc(hidden)]
     unsafe fn read_views<'a>(raw: &Self::Raw, tile: TileOf<'_>) -> Self::ReadViews<'a>;
-}
-
-/// A tile of a partition's plan, which determines the parts of the arrays that it covers.
-#[derive(Clone, Copy, Debug)]
-pub struct TileOf<'p> {
-    pub(crate) plan: &'p Plan,
-    pub(crate) tile: usize,
-}
-
-impl<'p> TileOf<'p> {
-    /// Returns the indices that the tile covers along the first cut axis.
-    pub(crate) fn rows(self) -> Range<usize> {
-        self.plan.rows(self.tile)
-    }
-
-    /// Returns the tile's side along each cut axis.
-    pub(crate) fn sides(self) -> impl Iterator<Item = TileSide> + 'p {
-        self.plan.sides(self.tile)
-    }
 }
 
 /// One array of a group, located for a participant of a round.
@@ -396,19 +396,19 @@ impl<T: Element, D: Dimension> Raw<T, D> {
         })
     }
 
-    /// Returns the part of the array that the tile covers.
+    /// Returns the part of the array that a tile or a unit covers.
     ///
     /// Works as ndarray's `slice_axis`, with its checks run once in `locate`: they cost more than
     /// claiming a tile.
     #[inline]
-    fn part(&self, tile: TileOf<'_>) -> RawArrayViewMut<T, D> {
+    fn part(&self, covers: impl Covers) -> RawArrayViewMut<T, D> {
         if self.mode == AccessMode::Whole {
             return self.view.clone();
         }
         let mut shape = self.shape.clone();
         let mut strides = self.strides.clone();
         let mut offset = 0;
-        tile.plan.for_each_side(tile.tile, |side| {
+        covers.for_each_side(|side| {
             let stride = &mut strides.slice_mut()[side.axis];
             offset += side.range.start * *stride;
             *stride *= side.step;
@@ -486,6 +486,21 @@ impl<T: Element, D: RemoveAxis> Raw<T, D> {
         // plan, and `locate` has compared their number with the length of the first axis.
         unsafe { RawArrayViewMut::from_shape_ptr(shape.strides(strides), first) }
     }
+
+    /// Returns the rows of the array that belong to the tiles of a unit.
+    #[inline]
+    fn rows(&self, unit: UnitOf<'_>) -> RawArrayViewMut<T, D> {
+        let mut shape = self.shape.clone();
+        shape[0] = unit.last + 1 - unit.first;
+        let first = self.first.wrapping_add(unit.first * self.strides[0]);
+        if shape.slice().contains(&0) {
+            // SAFETY: `first` is aligned and not null, as in `part`. There are no elements.
+            return unsafe { RawArrayViewMut::from_shape_ptr(shape, first) };
+        }
+        let strides = self.strides.clone();
+        // SAFETY: as in `row`, for each of the tiles.
+        unsafe { RawArrayViewMut::from_shape_ptr(shape.strides(strides), first) }
+    }
 }
 
 /// The partition's requirements on a group. Not for use outside this crate.
@@ -523,6 +538,7 @@ macro_rules! tuple_group {
     ($($name:ident $at:tt),+) => {
         impl<$($name: Group),+> Group for ($($name,)+) {
             type Views<'a> = ($($name::Views<'a>,)+);
+            type UnitViews<'a> = ($($name::UnitViews<'a>,)+);
             type ReadViews<'a> = ($($name::ReadViews<'a>,)+);
 
             #[inline]
@@ -530,6 +546,14 @@ macro_rules! tuple_group {
                 ($(
                     // SAFETY: the caller's duties are the same for every member.
                     unsafe { $name::views(&raw.$at, tile) },
+                )+)
+            }
+
+            #[inline]
+            unsafe fn unit_views<'a>(raw: &Self::Raw, unit: UnitOf<'_>) -> Self::UnitViews<'a> {
+                ($(
+                    // SAFETY: the caller's duties are the same for every member.
+                    unsafe { $name::unit_views(&raw.$at, unit) },
                 )+)
             }
 

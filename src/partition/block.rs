@@ -6,7 +6,7 @@ use core::ops::Range;
 use ndarray::{ArrayRef, Dim, Dimension};
 
 use super::Partition;
-use super::access::TileOf;
+use super::cover::TileOf;
 use super::edge::Edge;
 use super::error::BlockError;
 use super::halo::Halo;

@@ -33,6 +33,15 @@ impl Held {
     }
 }
 
+/// Returns `count` bits, from the lowest on; `count` is at most 16, the tiles of a unit.
+#[inline]
+pub(super) fn bits(count: usize) -> u16 {
+    ((1u32 << count) - 1) as u16
+}
+
+/// Released tiles that a participant counts at once: all participants change the count.
+const COUNTED_AT_ONCE: u64 = 256;
+
 /// No claimed tile is out.
 const NONE_OUT: usize = usize::MAX;
 
@@ -46,6 +55,11 @@ pub(super) struct Claims {
     tried: usize,
     /// The unit of several tiles that the participant holds.
     held: Held,
+    /// Tiles that were released and not counted yet.
+    uncounted: Cell<u64>,
+    /// The last claim was of any tile, so the participant will ask for the next one or leave. A
+    /// participant that takes given tiles may do something else for as long as it likes.
+    in_pass: bool,
     /// The tile that was claimed last, until it is released or torn; else [`NONE_OUT`].
     ///
     /// At most one claimed tile is out. If this is still set at the next claim, or at the end, the
@@ -77,6 +91,8 @@ impl Claims {
             first,
             tried: 0,
             held: Held::default(),
+            uncounted: Cell::new(0),
+            in_pass: false,
             out: Cell::new(NONE_OUT),
         }
     }
@@ -95,11 +111,14 @@ impl Claims {
     #[inline(never)]
     fn claim_unit(&mut self, control: &Control<'_>) -> Option<usize> {
         let units = control.units();
+        self.in_pass = true;
         while self.tried < units {
             let ahead = self.first + self.tried;
             let unit = if ahead < units { ahead } else { ahead - units };
             self.tried += 1;
             if !control.claim(unit, self.round, self.me) {
+                // The next units may be another participant's, too, and the search takes time.
+                self.count(control);
                 continue;
             }
             if control.unit() == 1 {
@@ -112,12 +131,38 @@ impl Claims {
                 None => self.close_unit(control),
             }
         }
+        self.count(control);
         None
+    }
+
+    /// Releases a unit, all `tiles` of which were run.
+    #[inline]
+    fn release(&self, control: &Control<'_>, unit: usize, tiles: u64) {
+        if !control.release(unit, self.me) {
+            return;
+        }
+        let uncounted = self.uncounted.get() + tiles;
+        self.uncounted.set(uncounted);
+        if uncounted >= COUNTED_AT_ONCE || !self.in_pass {
+            self.count(control);
+        }
+    }
+
+    /// Counts the tiles that were released since the last time. Out of line, because a claim seldom
+    /// comes here.
+    #[inline(never)]
+    fn count(&self, control: &Control<'_>) {
+        let tiles = self.uncounted.take();
+        if tiles > 0 {
+            control.count(self.round, tiles);
+        }
     }
 
     /// Claims a given tile, which the partition has.
     pub(super) fn at(&mut self, control: &Control<'_>, memory: &Memory, tile: usize) -> Given {
         self.tear_forgotten(control, memory);
+        self.count(control);
+        self.in_pass = false;
         let unit = tile / control.unit();
         if !(self.held.is_on.get() && self.held.unit.get() == unit) {
             if self.let_go(control, memory) {
@@ -164,16 +209,37 @@ impl Claims {
         self.held.ran.set(ran);
     }
 
-    /// Releases a tile that was run to its end.
+    /// Takes more tiles of the unit to the tile `first`, which was just claimed: those that follow it
+    /// without a gap, are below `end`, and satisfy `may_join`. Returns the last one.
+    ///
+    /// They are released and torn together, by the first one's index.
     #[inline]
-    pub(super) fn finish(&self, control: &Control<'_>, index: usize) {
+    pub(super) fn join(&self, first: usize, end: usize, may_join: impl Fn(usize) -> bool) -> usize {
+        let held = &self.held;
+        if held.left.get() == 0 {
+            return first;
+        }
+        let at = first + 1 - held.first.get();
+        let in_a_row = (u32::from(held.left.get()) >> at).trailing_ones() as usize;
+        let more = first + 1..end.min(first + 1 + in_a_row);
+        let refused = more.clone().find(|&tile| !may_join(tile));
+        let end = refused.unwrap_or(more.end).max(first + 1);
+        held.left
+            .set(held.left.get() & !(bits(end - first) << (at - 1)));
+        end - 1
+    }
+
+    /// Releases tiles that were run to their end: the one at `index`, or all of `tiles`, one bit each
+    /// from `index` on.
+    #[inline]
+    pub(super) fn finish(&self, control: &Control<'_>, index: usize, tiles: u16) {
         self.out.set(NONE_OUT);
         let held = &self.held;
         if !held.is_on.get() {
-            control.give_back(index, self.me);
+            self.release(control, index, 1);
             return;
         }
-        let ran = held.ran.get() | 1 << (index - held.first.get());
+        let ran = held.ran.get() | tiles << (index - held.first.get());
         held.ran.set(ran);
         control.note(held.unit.get(), self.round, ran);
         if held.left.get() == 0 {
@@ -186,8 +252,9 @@ impl Claims {
     fn close_unit(&self, control: &Control<'_>) {
         let unit = self.held.unit.get();
         self.held.is_on.set(false);
-        match self.held.ran.get() == control.all_of(unit) {
-            true => control.give_back(unit, self.me),
+        let ran = self.held.ran.get();
+        match ran == control.all_of(unit) {
+            true => self.release(control, unit, u64::from(ran.count_ones())),
             // Each missing tile was torn, and its arrays were poisoned.
             false => drop(control.tear(unit, self.me)),
         }
@@ -240,5 +307,6 @@ impl Claims {
     pub(super) fn end(&self, control: &Control<'_>, memory: &Memory) {
         self.tear_forgotten(control, memory);
         self.let_go(control, memory);
+        self.count(control);
     }
 }

@@ -318,7 +318,7 @@ impl<'m> Control<'m> {
 
     /// Returns `true` if the count alone proves that all tiles of `round` are done.
     ///
-    /// Acquire: pairs with the Release of every `give_back`, through the chain of additions.
+    /// Acquire: pairs with the Release of every `count`, through the chain of additions.
     pub(crate) fn all_counted(&self, round: u64) -> bool {
         let count = self.count_word().load(Ordering::Acquire);
         count.is_of(round) && count.count() == self.tiles() as u64
@@ -357,7 +357,7 @@ impl<'m> Control<'m> {
 
     // ---- units of tiles ---------------------------------------------------------------------
 
-    /// Loads the claim of `unit`. Acquire: pairs with the Release of `give_back` and `tear`.
+    /// Loads the claim of `unit`. Acquire: pairs with the Release of `release` and `tear`.
     pub(crate) fn claim_word(&self, unit: usize) -> Claim {
         self.claims[unit].load(Ordering::Acquire)
     }
@@ -366,7 +366,7 @@ impl<'m> Control<'m> {
     /// release.
     #[inline]
     pub(crate) fn claim(&self, unit: usize, round: u64, me: SeatId) -> bool {
-        // Acquire: pairs with the Release of `give_back`, `reopen` and `tear` by earlier holders.
+        // Acquire: pairs with the Release of `release`, `reopen` and `tear` by earlier holders.
         self.claims[unit]
             .update(Ordering::Acquire, Ordering::Relaxed, |claim| {
                 claim.claim(round, me)
@@ -374,24 +374,30 @@ impl<'m> Control<'m> {
             .is_ok()
     }
 
-    /// Performs the transition HELD by `me` → DONE and adds the unit's tiles to the count.
+    /// Performs the transition HELD by `me` → DONE. The caller [counts](Control::count) the tiles of
+    /// the unit. Returns `false` if `me` does not hold it.
     #[inline]
-    pub(crate) fn give_back(&self, unit: usize, me: SeatId) {
+    pub(crate) fn release(&self, unit: usize, me: SeatId) -> bool {
         let word = &self.claims[unit];
         let held = word.load(Ordering::Relaxed);
         let Some(done) = held.give_back(me) else {
-            return;
+            return false;
         };
         // Release: pairs with the next round's `claim`, and with `claim_word`.
         word.publish_owned(held, done);
-        let tiles = self.tiles_of(unit).len() as u64;
+        true
+    }
+
+    /// Adds tiles of units that the caller has released in `round` to the count of the round.
+    #[inline]
+    pub(crate) fn count(&self, round: u64, tiles: u64) {
         // Release: pairs with the Acquire in `all_counted`. The additions are read-modify-writes
         // and form one release sequence, so all tiles' writes happen before a reader of the last
         // count.
         let _ = self
             .count_word()
             .update(Ordering::Release, Ordering::Relaxed, |count| {
-                count.add(held.round(), tiles)
+                count.add(round, tiles)
             });
     }
 

@@ -3,7 +3,8 @@
 use core::ops::Range;
 
 use super::AccessMode;
-use super::access::{Group, TileOf, sealed};
+use super::access::{Group, sealed};
+use super::cover::{TileOf, UnitOf};
 use super::plan::Plan;
 use crate::handle::AnyHandle;
 use crate::memory::{Memory, TileAccesses};
@@ -27,6 +28,8 @@ pub(crate) struct Extents<G>(G);
 
 impl<G: Group> Group for Extents<G> {
     type Views<'a> = (Vec<Part>, Segment);
+    /// Prefaulting goes tile by tile.
+    type UnitViews<'a> = ();
     type ReadViews<'a> = Self::Views<'a>;
 
     unsafe fn views<'a>(raw: &Self::Raw, tile: TileOf<'_>) -> Self::Views<'a> {
@@ -35,6 +38,8 @@ impl<G: Group> Group for Extents<G> {
         G::extents(raw, tile, &mut parts);
         (parts, segment.clone())
     }
+
+    unsafe fn unit_views<'a>(_raw: &Self::Raw, _unit: UnitOf<'_>) -> Self::UnitViews<'a> {}
 
     unsafe fn read_views<'a>(raw: &Self::Raw, tile: TileOf<'_>) -> Self::ReadViews<'a> {
         // SAFETY: the views are byte ranges, which give no access.

@@ -626,7 +626,7 @@ impl OwnedMember {
     pub(crate) fn done_in(&mut self, core: &Core, token: TileToken) -> Result<(), RoundError> {
         let tile = self.check(token)?;
         self.with(core, |member| {
-            member.finish(tile);
+            member.finish(tile, 1);
             Ok(())
         })?;
         self.out = None;

@@ -179,6 +179,44 @@ impl Plan {
         }
     }
 
+    /// Visits the sides of the block that the tiles from `first` to `last` form; see
+    /// [`block_end`](Plan::block_end).
+    #[inline]
+    pub(crate) fn for_each_side_of(
+        &self,
+        (first, last): (usize, usize),
+        mut visit: impl FnMut(TileSide),
+    ) {
+        let joined = |side: TileSide, last: TileSide| TileSide {
+            range: side.range.start..last.range.end,
+            ..side
+        };
+        match &*self.cuts {
+            [cut] => visit(joined(cut.side(first), cut.side(last))),
+            _ => self
+                .sides(first)
+                .zip(self.sides(last))
+                .for_each(|(side, last)| visit(joined(side, last))),
+        }
+    }
+
+    /// Returns the end of the tiles from `tile` on that form one block of the arrays with it. They
+    /// differ only along the last axis, and lie side by side there. If all tiles from there on do, the
+    /// end lies beyond the last one.
+    #[inline]
+    pub(crate) fn block_end(&self, tile: usize) -> usize {
+        match &*self.cuts {
+            [.., cut] if matches!(cut.pieces, Pieces::Cyclic(_)) => tile + 1,
+            // No division, which would cost as much as a claim.
+            [_] => usize::MAX,
+            [.., cut] => {
+                let pieces = cut.pieces().max(1);
+                (tile / pieces + 1) * pieces
+            }
+            [] => tile + 1,
+        }
+    }
+
     /// Returns the tile at `offset` tiles from `tile` along each axis. Without an entry in `offset`
     /// an axis has the offset 0.
     pub(crate) fn neighbour(&self, tile: usize, offset: &[isize], edges: &[Edge]) -> Option<usize> {

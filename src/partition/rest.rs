@@ -3,7 +3,7 @@
 use core::fmt;
 use core::ops::Range;
 
-use super::access::TileOf;
+use super::cover::TileOf;
 use super::{Group, Partition};
 use crate::memory::TileAccesses;
 use crate::partition::error::RoundError;

@@ -3,10 +3,11 @@
 use core::fmt;
 use core::ops::Range;
 
-use super::access::TileOf;
 use super::claims::{Claims, Given};
 use super::control::Control;
+use super::cover::{TileOf, UnitOf};
 use super::tile::Tile;
+use super::unit::Unit;
 use super::untyped::{RawBytes, TilePart, UntypedGroup, parts};
 use super::{Group, Partition};
 use crate::memory::{Memory, TileAccesses};
@@ -332,10 +333,45 @@ impl<'t, G: Group> RoundMember<'_, 't, G> {
         self.claims.next(&self.control, memory)
     }
 
-    /// Releases a tile that was run to its end.
+    /// Claims the next unit, or the part of it that is unclaimed and forms one block of the arrays.
+    /// Returns `None` if none is left. [`open_unit`](RoundMember::open_unit) opens it.
+    ///
+    /// If its first tile is not [valid](RoundMember::is_valid), the unit has no other one.
     #[inline]
-    pub(super) fn finish(&self, index: usize) {
-        self.claims.finish(&self.control, index);
+    pub(crate) fn claim_unit(&mut self) -> Option<UnitOf<'_>> {
+        let first = self.claim_index()?;
+        let plan = &self.partition.plan;
+        let mut end = plan.block_end(first);
+        if self.is_valid(first).is_err() {
+            end = first + 1;
+        }
+        let last = self
+            .claims
+            .join(first, end, |tile| self.is_valid(tile).is_ok());
+        Some(UnitOf { plan, first, last })
+    }
+
+    /// Claims the next unit, checks it and opens it.
+    #[track_caller]
+    pub(crate) fn claim_whole_unit(&mut self) -> Result<Option<Unit<'_, 't, G>>, LeaseError> {
+        let Some(UnitOf { first, last, .. }) = self.claim_unit() else {
+            return Ok(None);
+        };
+        self.check(first)?;
+        Ok(Some(self.open_unit(first, last)))
+    }
+
+    /// Opens a claimed unit, of which all tiles are valid.
+    #[inline]
+    #[track_caller]
+    pub(crate) fn open_unit(&self, first: usize, last: usize) -> Unit<'_, 't, G> {
+        Unit::new(self, first, last)
+    }
+
+    /// Releases tiles that were run to their end: one bit each, from `index` on.
+    #[inline]
+    pub(super) fn finish(&self, index: usize, tiles: u16) {
+        self.claims.finish(&self.control, index, tiles);
     }
 
     #[inline]
@@ -375,14 +411,22 @@ impl<'t, G: Group> RoundMember<'_, 't, G> {
         Tile::new(self, index)
     }
 
-    /// Reports the accesses to a tile to the model checker. They last as long as the result.
+    /// Reports the accesses to these tiles to the model checker. They last as long as the result.
     #[track_caller]
     #[inline]
-    pub(super) fn track(&self, index: usize) -> TileAccesses {
+    pub(super) fn track(&self, tiles: Range<usize>) -> TileAccesses {
         let mut accesses = TileAccesses::new();
-        let how = (self.tile_of(index), true);
-        G::track(&self.raw, self.memory(), how, &mut accesses);
+        for index in tiles {
+            let how = (self.tile_of(index), true);
+            G::track(&self.raw, self.memory(), how, &mut accesses);
+        }
         accesses
+    }
+
+    #[inline]
+    pub(super) fn unit_of(&self, first: usize, last: usize) -> UnitOf<'_> {
+        let plan = &self.partition.plan;
+        UnitOf { plan, first, last }
     }
 
     /// Makes a tile claimable in this round again after it was [retaken](RoundMember::retake).
@@ -491,6 +535,16 @@ pub(super) fn own_start(control: &Control<'_>, worker: usize, workers: usize) ->
 }
 
 impl<'t, G: Group> Partition<'t, G> {
+    /// Returns the rows of a unit that was torn as a whole: of the tiles from `tile` on that a call of
+    /// a kernel gets together, as far as they are `torn`.
+    pub(crate) fn torn_unit(&self, tile: usize, torn: &[usize]) -> Range<usize> {
+        let end = (tile / self.unit + 1) * self.unit;
+        let together = tile + 1..end.min(self.plan.block_end(tile));
+        let last = together.take_while(|tile| torn.contains(tile)).last();
+        let last = last.unwrap_or(tile);
+        self.range(tile).start..self.range(last).end
+    }
+
     /// Returns the tiles that number `worker` of `workers` claims before it steals.
     pub(crate) fn own_range(&self, worker: usize, workers: usize) -> Range<usize> {
         let units = own_range(self.tiles().div_ceil(self.unit), worker, workers);

@@ -4,8 +4,8 @@ use core::fmt;
 use core::ops::Range;
 
 use super::Group;
-use super::access::TileOf;
 use super::block::Block;
+use super::cover::TileOf;
 use super::error::BlockError;
 use super::plan::TileSide;
 use super::round_member::RoundMember;
@@ -46,7 +46,7 @@ impl<'p, 't, G: Group> Tile<'p, 't, G> {
         Tile {
             part,
             index,
-            accesses: part.track(index),
+            accesses: part.track(index..index + 1),
         }
     }
 
@@ -209,7 +209,7 @@ impl<G: Group> Drop for Tile<'_, '_, G> {
         }
         match std::thread::panicking() && !part.panicking {
             true => part.tear(self.index),
-            false => part.finish(self.index),
+            false => part.finish(self.index, 1),
         }
     }
 }

@@ -5,8 +5,8 @@
 
 use core::ops::Range;
 
-use super::access::TileOf;
 use super::control::Control;
+use super::cover::TileOf;
 use super::{Group, Partition};
 use crate::descriptor::PoisonNote;
 use crate::handle::AnyHandle;

@@ -5,7 +5,8 @@ use core::ptr::NonNull;
 
 use ndarray::{Dimension, IxDyn, RawArrayViewMut, ShapeBuilder};
 
-use super::access::{AccessMode, Group, TileOf, sealed};
+use super::access::{AccessMode, Group, sealed};
+use super::cover::{TileOf, UnitOf};
 use super::extents::{Part, stretches};
 use super::plan::Plan;
 use crate::element::Order;
@@ -269,10 +270,16 @@ impl RawBytes {
 
 impl Group for UntypedGroup {
     type Views<'a> = Vec<TilePart>;
+    type UnitViews<'a> = Vec<Vec<TilePart>>;
     type ReadViews<'a> = Vec<TilePart>;
 
     unsafe fn views<'a>(raw: &Self::Raw, tile: TileOf<'_>) -> Self::Views<'a> {
         parts(raw, tile)
+    }
+
+    /// Returns the parts of each tile.
+    unsafe fn unit_views<'a>(raw: &Self::Raw, unit: UnitOf<'_>) -> Self::UnitViews<'a> {
+        unit.tiles().map(|tile| parts(raw, tile)).collect()
     }
 
     unsafe fn read_views<'a>(raw: &Self::Raw, tile: TileOf<'_>) -> Self::ReadViews<'a> {

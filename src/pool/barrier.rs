@@ -88,6 +88,23 @@ pub(super) enum Broken {
     Late,
 }
 
+/// The worker that arrives last at a barrier.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Last {
+    Any,
+    /// The one that [waits for the others](Barrier::wait_for_others) first.
+    Leader,
+}
+
+/// The way in which a worker waits.
+pub(super) struct Patience<'a, F> {
+    pub(super) spin: &'a Spin<'a>,
+    /// The longest sleep.
+    pub(super) look: Duration,
+    /// Asked before each sleep. The wait gives up at `false`.
+    pub(super) may_wait: F,
+}
+
 /// The barrier of a pool.
 #[derive(Clone, Copy)]
 pub(super) struct Barrier<'m> {
@@ -123,16 +140,14 @@ impl<'m> Barrier<'m> {
         self.word.wake_all();
     }
 
-    /// Waits until all `workers` of the call have arrived in `epoch`. Returns the next epoch.
-    ///
-    /// Asks `may_wait` before each sleep of at most `look`, and gives up at `false`.
+    /// Arrives, and waits until all `workers` of the call have arrived in `epoch`. Returns the next
+    /// epoch.
     pub(super) fn wait(
         self,
         epoch: u64,
         workers: usize,
-        spin: &Spin<'_>,
-        look: Duration,
-        may_wait: impl Fn() -> bool,
+        last: Last,
+        patience: &Patience<'_, impl Fn() -> bool>,
     ) -> Result<u64, Broken> {
         // AcqRel: everything before this arrival happens before everything after the epoch's end,
         // in every worker.
@@ -147,21 +162,50 @@ impl<'m> Barrier<'m> {
             }
             return Ok(State::next(epoch));
         }
+        let leader_is_missing = after.arrived() + 1 == workers as u64;
+        if last == Last::Leader && leader_is_missing && after.is_awaited() {
+            self.word.wake_all();
+        }
         let next = State::next(epoch);
         let ended = |state: State| match state.epoch() == epoch {
             true => state.is_broken().then_some(Err(Broken::Left)),
             // An epoch other than the next belongs to another call.
             false => Some((state.epoch() == next).then_some(next).ok_or(Broken::Left)),
         };
+        self.until(ended, patience)
+    }
+
+    /// Waits until all other `workers` of the call have arrived in `epoch`. Then the caller, their
+    /// leader, is the only one that has not, and nobody passes before it [arrives](Barrier::wait).
+    pub(super) fn wait_for_others(
+        self,
+        epoch: u64,
+        workers: usize,
+        patience: &Patience<'_, impl Fn() -> bool>,
+    ) -> Result<(), Broken> {
+        let others = workers as u64 - 1;
+        let ended = |state: State| match state.epoch() == epoch && !state.is_broken() {
+            true => (state.arrived() >= others).then_some(Ok(())),
+            false => Some(Err(Broken::Left)),
+        };
+        self.until(ended, patience)
+    }
+
+    fn until<T>(
+        self,
+        ended: impl Fn(State) -> Option<Result<T, Broken>>,
+        patience: &Patience<'_, impl Fn() -> bool>,
+    ) -> Result<T, Broken> {
         loop {
             let seen = self.state();
-            if let Some(ended) = ended(seen).or_else(|| spin.until(|| ended(self.state()))) {
+            let spin = || patience.spin.until(|| ended(self.state()));
+            if let Some(ended) = ended(seen).or_else(spin) {
                 return ended;
             }
-            if !may_wait() {
+            if !(patience.may_wait)() {
                 return Err(Broken::Late);
             }
-            self.sleep(seen, look);
+            self.sleep(seen, patience.look);
         }
     }
 

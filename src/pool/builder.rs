@@ -5,7 +5,7 @@ use core::time::Duration;
 use super::image::Image;
 use super::mailbox::Mailbox;
 use super::shared::Shared;
-use super::spin::Spin;
+use super::spin::{LONGEST, Spin};
 use super::workers::{Backend, Workers};
 use super::{OnFailure, Pool, stats};
 use crate::descriptor::{ControlKind, Descriptor};
@@ -40,6 +40,7 @@ pub struct PoolBuilder {
     seed: Option<u64>,
     deadline: Option<Duration>,
     on_failure: OnFailure,
+    spin: Option<Duration>,
 }
 
 impl PoolBuilder {
@@ -93,6 +94,40 @@ impl PoolBuilder {
         self
     }
 
+    /// Sets how long a waiting parent or worker spins before it sleeps, from 0 to 10 ms.
+    ///
+    /// Without it, a wait spins for 2 µs and then offers its processor to others some hundred times,
+    /// about 50 µs in all, and less while other programs want the processors. Waking a sleeper takes
+    /// 30 to 100 µs. A longer spin suits a pool with a processor for each worker and for the parent
+    /// that no other program uses, if the parent has other work between its calls: with a spin of 2 ms,
+    /// a call after a pause of 1 ms is as fast as one without a pause. A spinning worker uses its
+    /// processor fully. It does not offer it to others, so if there are fewer processors than
+    /// processes, calls become slower, by up to the spin in each wait.
+    ///
+    /// With a spin of 0 a wait sleeps at once, for programs that must leave the processors to others.
+    ///
+    /// Deaths are noticed later by the length of the spin. It applies also to the
+    /// [barriers](crate::WorkerContext::barrier) of [`Pool::run`].
+    ///
+    /// ```
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// use std::time::Duration;
+    ///
+    /// let spin = Duration::from_millis(2);
+    /// let mut pool = Pool::builder().workers(1).spin(spin).threads(&table)?;
+    /// assert_eq!(pool.broadcast(&(), |worker, ()| worker.worker())?, [0]);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The start of the pool returns [`PoolError::Spin`] if the time is longer than 10 ms.
+    #[doc(alias("busy_wait", "poll", "latency", "KMP_BLOCKTIME"))]
+    pub fn spin(mut self, time: Duration) -> PoolBuilder {
+        self.spin = Some(time);
+        self
+    }
+
     /// Starts threads of this process as workers.
     ///
     /// ```
@@ -130,6 +165,10 @@ impl PoolBuilder {
         if !backend.is_serial() && (workers == 0 || workers >= seats as usize) {
             return Err(PoolError::Workers { workers, seats });
         }
+        if let Some(spin) = self.spin.filter(|&spin| spin > LONGEST) {
+            let limit = LONGEST;
+            return Err(PoolError::Spin { spin, limit });
+        }
         backend.check_segment(table.segment())?;
         let image = Image::of_this_process().map_err(|error| PoolError::System {
             what: "read /proc/self/maps",
@@ -142,6 +181,9 @@ impl PoolBuilder {
             return Err(table.core.abandon_damaged(reserved).into());
         };
         mailbox.clear();
+        if let Some(time) = self.spin {
+            mailbox.set_spin(time);
+        }
         let shared = Shared {
             mailbox: table.core.publish_control(reserved, |descriptor| {
                 Descriptor::control(ControlKind::Pool, words).store(descriptor);

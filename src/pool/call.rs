@@ -5,6 +5,7 @@ use core::time::Duration;
 use super::call_memory::{self, CallMemory};
 use super::mailbox::Arguments;
 use super::report::{Cause, Failure};
+use super::unit::Grain;
 use super::workers::Death;
 use super::{OnFailure, Pool, trace};
 use crate::handle::AnyHandle;
@@ -148,11 +149,12 @@ impl<'t> Pool<'t> {
         tiles: &Partition<'_, G>,
         round: Round<'_, '_, G>,
         mut call: ActiveCall<'t>,
+        grain: Grain,
     ) -> Result<(), PoolError> {
         self.check_ours()?;
         self.mailbox.close_job();
         self.wait_until_out(&mut call);
-        let outcome = self.round_result(tiles, round, call);
+        let outcome = self.round_result(tiles, round, call, grain);
         trace::ended(self.calls, outcome.is_err());
         outcome
     }
@@ -172,6 +174,7 @@ impl<'t> Pool<'t> {
         tiles: &Partition<'_, G>,
         round: Round<'_, '_, G>,
         mut call: ActiveCall<'t>,
+        grain: Grain,
     ) -> Result<(), PoolError> {
         let mut failures = core::mem::take(&mut call.failures);
         failures.extend(self.failures(call.number));
@@ -203,7 +206,10 @@ impl<'t> Pool<'t> {
             if let Some(tile) = failure.tile().filter(|tile| torn.0.contains(tile)) {
                 return Err(PoolError::KernelPanicked {
                     tile,
-                    rows: tiles.range(tile),
+                    rows: match grain {
+                        Grain::Tile => tiles.range(tile),
+                        Grain::Unit => tiles.torn_unit(tile, &torn.0),
+                    },
                     worker: *worker,
                     message: failure.message.clone(),
                 });

@@ -6,19 +6,34 @@ use core::time::Duration;
 
 use ndarray::{ArrayRef, Dim, Dimension};
 
-use super::barrier::Broken;
+use super::barrier::{Broken, Last, Patience};
 use super::mailbox::Mailbox;
 #[cfg(feature = "rand")]
 use super::rng::TileRng;
 use super::spin::Spin;
 use crate::error::Error;
 use crate::handle_table::HandleTable;
-use crate::partition::{Block, BlockError, Edge, Group, Halo, Partition, TileOf, TileSide};
+use crate::partition::{
+    Block, BlockError, Edge, Group, Halo, Partition, RoundMember, TileOf, TileSide,
+};
 use crate::pool::error::PoolError;
 use crate::sync::time::Instant;
 
 /// Sleep of a worker at a barrier before it checks the deadline.
 const LOOK: Duration = Duration::from_millis(10);
+
+/// Longest wait at a barrier that has no other limit.
+const BARRIER: Duration = Duration::from_secs(60);
+
+/// The part of a worker in a barrier.
+#[derive(Clone, Copy)]
+enum Part {
+    Equal,
+    /// Waits until only it has not arrived, and arrives later.
+    Leader,
+    /// Arrives at a barrier with a leader.
+    Follower,
+}
 
 /// The context of a kernel that runs on a tile.
 ///
@@ -368,7 +383,7 @@ impl WorkerContext<'_> {
     /// Same as [`barrier_timeout`](WorkerContext::barrier_timeout).
     #[doc(alias("MPI_Barrier", "MPI_Win_fence", "Barrier", "synchronize"))]
     pub fn barrier(&self) -> Result<(), PoolError> {
-        self.barrier_timeout(Duration::from_secs(60))
+        self.barrier_timeout(BARRIER)
     }
 
     /// Waits until every worker of the call has arrived. Every worker then sees all that any of
@@ -399,13 +414,28 @@ impl WorkerContext<'_> {
     ///   barrier for the others too.
     /// - [`PoolError::BarrierForked`] in a child that the kernel has forked.
     pub fn barrier_timeout(&self, timeout: Duration) -> Result<(), PoolError> {
+        self.meet(Part::Equal, timeout)
+    }
+
+    /// Takes `part` in a barrier.
+    fn meet(&self, part: Part, timeout: Duration) -> Result<(), PoolError> {
         self.check_worker()?;
         let epoch = self.epoch.get();
         let barrier = self.mailbox.barrier();
         let start = Instant::now();
-        let may_wait = || start.elapsed() < timeout;
-        let look = LOOK.min(timeout);
-        match barrier.wait(epoch, self.workers, self.spin, look, may_wait) {
+        let patience = Patience {
+            spin: self.spin,
+            look: LOOK.min(timeout),
+            may_wait: || start.elapsed() < timeout,
+        };
+        let met = match part {
+            Part::Equal => barrier.wait(epoch, self.workers, Last::Any, &patience),
+            Part::Follower => barrier.wait(epoch, self.workers, Last::Leader, &patience),
+            Part::Leader => barrier
+                .wait_for_others(epoch, self.workers, &patience)
+                .map(|()| epoch),
+        };
+        match met {
             Ok(next) => {
                 self.epoch.set(next);
                 Ok(())
@@ -452,15 +482,7 @@ impl WorkerContext<'_> {
         tiles: &Partition<'_, G>,
         mut body: impl FnMut(G::Views<'_>, &TileContext<'_>),
     ) -> Result<(), Error> {
-        self.check_worker()?;
-        let round = match self.worker {
-            0 => Some(tiles.begin()?),
-            _ => None,
-        };
-        self.barrier()?;
-        // The barrier lets no worker pass with another epoch, so all workers agree on the step.
-        let step = self.epoch.get().wrapping_sub(self.base);
-        if let Some(mut part) = tiles.enter_at(self.worker, self.workers)? {
+        self.in_round(tiles, |part, step| {
             while let Some(mut tile) = part.claim()? {
                 let context = TileContext {
                     tile: tile.tile_of(),
@@ -472,14 +494,36 @@ impl WorkerContext<'_> {
                 };
                 body(tile.views(), &context);
             }
-        }
-        // Now all workers have left the round: every tile is done or torn.
+            Ok(())
+        })
+    }
+
+    /// Runs `work` as a participant of a round of `tiles` between two barriers. Passes the step.
+    pub(super) fn in_round<'t, G: Group>(
+        &self,
+        tiles: &Partition<'t, G>,
+        work: impl FnOnce(&mut RoundMember<'_, 't, G>, u64) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.check_worker()?;
+        let round = match self.worker {
+            0 => Some(tiles.begin()?),
+            _ => None,
+        };
         self.barrier()?;
-        if let Some(round) = round {
-            round
-                .try_finish()
-                .unwrap_or_else(|round| Err(round.deadline(Duration::ZERO)))?;
+        // The barrier lets no worker pass with another epoch, so all workers agree on the step.
+        let step = self.epoch.get().wrapping_sub(self.base);
+        if let Some(mut part) = tiles.enter_at(self.worker, self.workers)? {
+            work(&mut part, step)?;
         }
+        let Some(round) = round else {
+            return Ok(self.meet(Part::Follower, BARRIER)?);
+        };
+        self.meet(Part::Leader, BARRIER)?;
+        // Now all workers have left the round: every tile is done or torn. None goes on before the
+        // opener arrives.
+        round
+            .try_finish()
+            .unwrap_or_else(|round| Err(round.deadline(Duration::ZERO)))?;
         Ok(self.barrier()?)
     }
 

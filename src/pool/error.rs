@@ -30,6 +30,18 @@ pub enum PoolError {
         /// Seats of the segment.
         seats: u32,
     },
+    /// The [spin](crate::PoolBuilder::spin) of a pool is too long: its parent would notice deaths late.
+    #[error(
+        "a spin of {spin:?} is longer than {limit:?}, after which a waiting parent looks for dead \
+         workers; pass at most Duration::from_millis({})",
+        .limit.as_millis()
+    )]
+    Spin {
+        /// The spin asked for.
+        spin: Duration,
+        /// The longest one.
+        limit: Duration,
+    },
     /// This process runs several threads. Only the forking thread would exist in a child, and locks
     /// that the others hold would stay locked there for ever.
     #[error(
@@ -164,9 +176,9 @@ pub enum PoolError {
          arrays it writes are poisoned until {REPAIR}"
     )]
     KernelPanicked {
-        /// The tile.
+        /// The tile; the first one of [a unit](crate::Pool::for_each_unit).
         tile: usize,
-        /// The indices that the tile covers.
+        /// The indices that the tile covers, or all torn tiles of the unit.
         rows: Range<usize>,
         /// The worker's number.
         worker: usize,

@@ -10,12 +10,13 @@ use super::results::Results;
 use super::spin::Spin;
 use super::tile_notes::TileNotes;
 use super::trace;
+use super::unit::UnitContext;
 use super::workers::platform::catch::catch;
 use super::workers::platform::place;
 use crate::error::Error;
 use crate::handle::AnyHandle;
 use crate::handle_table::HandleTable;
-use crate::partition::{Group, PartitionHandle};
+use crate::partition::{Group, PartitionHandle, UnitOf};
 use crate::pool::error::PoolError;
 use crate::table::error::LeaseError;
 
@@ -153,6 +154,72 @@ where
             }
         }
         event();
+    }
+    Ok(work)
+}
+
+/// Returns the trampoline that runs `kernel` on units of tiles.
+#[track_caller]
+pub(super) fn on_units<G, P, F, M>(kernel: F) -> Trampoline
+where
+    G: Group,
+    P: Param<M>,
+    F: Fn(G::UnitViews<'_>, &P, &UnitContext<'_>) + Kernel,
+{
+    place::note(&kernel);
+    run_on_units::<G, P, F, M>
+}
+
+fn run_on_units<G, P, F, M>(call: &Call<'_>) -> Result<Work, Error>
+where
+    G: Group,
+    P: Param<M>,
+    F: Fn(G::UnitViews<'_>, &P, &UnitContext<'_>) + Kernel,
+{
+    // SAFETY: this instance is reached only through `on_units::<.., F>`, which was given a value of
+    // `F`.
+    let kernel = unsafe { materialize_zst::<F>() };
+    let arguments = &call.arguments;
+    let handle = PartitionHandle::<G>::from_bits(arguments.partition);
+    let partition = call.table.open_partition(handle)?;
+    let params: P = params_of(call)?;
+    let mut work = Work::default();
+    let Some(mut part) = partition.enter_at(call.worker, call.workers)? else {
+        return Ok(work);
+    };
+    let own = partition.own_range(call.worker, call.workers);
+    // The parent learns of torn tiles by their claim. The failure must be there before.
+    let fail = |first: usize, message: &str| {
+        let report = call.mailbox.report(call.worker);
+        report.fail(arguments.call, Cause::Tile(first), message);
+    };
+    while let Some(UnitOf { first, last, .. }) = part.claim_unit() {
+        if let Err(error) = part.is_valid(first) {
+            fail(first, &error.to_string());
+            part.tear(first);
+            continue;
+        }
+        let mut unit = place::at_call_of(&kernel, || part.open_unit(first, last));
+        let stolen = !own.contains(&first);
+        let tiles = (last + 1 - first) as u64;
+        work.tiles += tiles;
+        work.stolen += if stolen { tiles } else { 0 };
+        trace::claimed_unit(call.worker, first..last + 1, stolen);
+        let context = UnitContext {
+            unit: unit.unit_of(),
+            worker: call.worker,
+            call: arguments.call,
+            seed: arguments.seed,
+            step: 0,
+        };
+        let views = unit.views();
+        match catch(|| kernel(views, &params, &context)) {
+            Ok(()) => drop(unit),
+            Err(message) => {
+                fail(first, &message);
+                unit.tear();
+            }
+        }
     }
     Ok(work)
 }

@@ -10,6 +10,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::barrier::Barrier;
 use super::report::Report;
+use super::spin::of_user;
 use super::workers::platform::sizes::LINE;
 pub(super) use super::workers::platform::sizes::PARAM_WORDS;
 use crate::memory::Memory;
@@ -170,10 +171,16 @@ impl<'m> Mailbox<'m> {
         SeatId::from_field(self.worker(worker)[1].load(Ordering::Relaxed))
     }
 
-    /// Returns the word that is not 0 while the pool sleeps instead of yielding; see
-    /// [`super::spin::Spin`].
+    /// Returns the word that is not 0 while the pool sleeps instead of yielding, or that has the
+    /// user's time to spin; see [`super::spin::Spin`].
     pub(super) fn crowded(&self) -> &'m Atom {
         &self.words[CROWDED]
+    }
+
+    /// Sets the time for which every wait spins. Only before a worker starts.
+    pub(super) fn set_spin(&self, time: Duration) {
+        // Relaxed: published with the slot.
+        self.crowded().store(of_user(time), Ordering::Relaxed);
     }
 
     /// Returns the barrier of the workers.

@@ -39,6 +39,7 @@ mod tests;
 mod tile_notes;
 mod tiles;
 mod trace;
+mod unit;
 mod waiting;
 mod worker;
 pub(crate) mod workers;
@@ -63,6 +64,7 @@ pub use running::{
 use shared::Shared;
 use spin::Spin;
 pub use stats::WorkerStats;
+pub use unit::UnitContext;
 use workers::Workers;
 pub use workers::become_worker;
 #[allow(

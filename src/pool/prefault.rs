@@ -4,6 +4,7 @@ use super::Pool;
 use super::call_memory::CallMemory;
 use super::context::TileContext;
 use super::kernel;
+use super::unit::Grain;
 use crate::partition::extents::{Extents, Part};
 use crate::partition::{Group, Partition};
 use crate::pool::error::PoolError;
@@ -39,7 +40,7 @@ impl Pool<'_> {
     pub fn prefault<G: Group>(&mut self, tiles: &Partition<'_, G>) -> Result<(), PoolError> {
         let results = CallMemory::results::<Touched, _>(self.table, tiles.tiles())?;
         let kernel = kernel::on_tiles::<Extents<G>, (), Touched, _, _, _>(touch);
-        self.run_on(tiles, &[], kernel, Some(results.handle()))?;
+        self.run_on(tiles, &[], kernel, Grain::Tile, Some(results.handle()))?;
         // SAFETY: the call has succeeded: its workers have written all results and checked out.
         let tiles = unsafe { results.read_results::<Touched, _>(tiles.tiles()) }?;
         let touched = tiles.into_iter().fold(Touched::default(), Touched::and);

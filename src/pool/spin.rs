@@ -24,7 +24,8 @@ pub(super) struct Spin<'m> {
     /// Further turns that keep the processor, before those that yield it.
     patience: u32,
     yields: u32,
-    /// Not 0 while all processes of the pool sleep instead of yielding.
+    /// Not 0 while all processes of the pool sleep instead of yielding. Or [the user's
+    /// time](of_user), for which every wait keeps its processor instead of all these turns.
     crowded: &'m Atom,
     /// In the parent: the time slices that it lost lately.
     losses: Option<Cell<Losses>>,
@@ -58,6 +59,9 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(160);
 /// Short yields in a row that show that no program competes.
 const ENOUGH: u32 = 200;
 
+/// The longest time that a user may set. The parent looks for dead workers as often.
+pub(super) const LONGEST: Duration = Duration::from_millis(10);
+
 /// The state of a spin between two waits, for a value that does not borrow the words.
 #[derive(Clone, Copy)]
 pub(super) struct SpinState {
@@ -65,6 +69,12 @@ pub(super) struct SpinState {
     patience: u32,
     yields: u32,
     losses: Option<Losses>,
+}
+
+/// The word *crowded* of a pool whose user has set the time to spin: 2 and more. The parent writes it
+/// before any worker starts, and nobody changes it, because such a pool does not yield.
+pub(super) fn of_user(time: Duration) -> u64 {
+    2 + u64::try_from(time.as_nanos()).unwrap_or(u64::MAX - 2)
 }
 
 impl SpinState {
@@ -138,6 +148,9 @@ impl<'m> Spin<'m> {
         if cfg!(loom) {
             return None;
         }
+        if let Some(time) = self.time_of_user() {
+            return spin::lasting(time, ready);
+        }
         if let Some(found) = spin::pausing_for(self.pauses, &ready) {
             return Some(found);
         }
@@ -158,6 +171,14 @@ impl<'m> Spin<'m> {
             !lost
         };
         spin::yielding(self.yields, &ready, kept).or_else(ready)
+    }
+
+    /// Returns the time that the user has set. In a damaged segment it is not longer, either.
+    fn time_of_user(&self) -> Option<Duration> {
+        // Relaxed: the word was written before the mailbox was published.
+        let word = self.crowded.load(Ordering::Relaxed);
+        let time = Duration::from_nanos(word.checked_sub(of_user(Duration::ZERO))?);
+        Some(time.min(LONGEST))
     }
 
     /// Returns `true` unless yielding is paused.
@@ -300,6 +321,35 @@ mod tests {
         // A lost slice ends it early.
         let turns = asked.get() - PAUSES;
         assert!((2..=101).contains(&turns), "{turns}");
+    }
+
+    #[test]
+    fn a_time_of_the_user_replaces_all_turns() {
+        let crowded = Atom::zero();
+        let none = || {
+            let spin = Spin::of_worker(1, &crowded);
+            spin.until(|| None::<()>)
+        };
+        let time = Duration::from_millis(3);
+        crowded.store(of_user(time), Ordering::Relaxed);
+        let start = Instant::now();
+        assert_eq!(none(), None);
+        assert!(start.elapsed() >= time);
+        let spins = [Spin::of_parent(9, &crowded), Spin::of_worker(1, &crowded)];
+        for spin in spins {
+            assert_eq!(spin.time_of_user(), Some(time));
+        }
+        crowded.store(u64::MAX, Ordering::Relaxed);
+        assert_eq!(Spin::of_worker(1, &crowded).time_of_user(), Some(LONGEST));
+        // With a time of 0 a participant asks once.
+        crowded.store(of_user(Duration::ZERO), Ordering::Relaxed);
+        let asked = Cell::new(0);
+        let ask = || {
+            asked.set(asked.get() + 1);
+            None::<()>
+        };
+        assert_eq!(Spin::of_worker(1, &crowded).until(ask), None);
+        assert_eq!(asked.get(), 1);
     }
 
     #[test]

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use super::call_memory::CallMemory;
 use super::mailbox::{Arguments, PARAM_WORDS, ParamWords};
+use super::spin::of_user;
 use super::{OnFailure, Pool, image};
 use crate::handle_table::HandleTable;
 use crate::pool::error::PoolError;
 use crate::segment::Segment;
+use crate::sync::Ordering;
 
 /// Opens a job without any check. Returns the failure that worker 0 reports.
 fn said_of(pool: &mut Pool<'_>, arguments: Arguments) -> String {
@@ -36,6 +38,20 @@ fn said_with(pool: &mut Pool<'_>, arguments: Arguments, params: ParamWords) -> S
         .into_iter()
         .map(|(_, failed)| failed.message)
         .collect()
+}
+
+#[test]
+fn workers_find_the_time_to_spin_in_the_mailbox() {
+    let table = HandleTable::join(&Segment::anonymous().unwrap()).unwrap();
+    let time = Duration::from_millis(3);
+    let mut pool = Pool::builder()
+        .workers(2)
+        .spin(time)
+        .threads(&table)
+        .unwrap();
+    pool.broadcast(&(), |_, ()| ()).unwrap();
+    let word = pool.mailbox.crowded().load(Ordering::Relaxed);
+    assert_eq!(word, of_user(time));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use super::call_memory::CallMemory;
 use super::context::TileContext;
 use super::kernel::{self, Captures, Trampoline};
 use super::params::{Kernel, Output, Param};
+use super::unit::Grain;
 use crate::handle::AnyHandle;
 use crate::partition::{Group, Partition};
 use crate::pool::error::PoolError;
@@ -52,7 +53,7 @@ impl<'t> Pool<'t> {
     {
         const { <Captures<F>>::NONE };
         let kernel = kernel::on_tiles::<G, P, (), F, M, _>(kernel);
-        self.run_on(tiles, &params.bytes()?, kernel, None)
+        self.run_on(tiles, &params.bytes()?, kernel, Grain::Tile, None)
     }
 
     /// Runs `kernel` once on every tile. Returns the results in the order of the tiles.
@@ -89,7 +90,8 @@ impl<'t> Pool<'t> {
         const { <Captures<F>>::NONE };
         let kernel = kernel::on_tiles::<G, P, R, F, MP, MR>(kernel);
         let results = CallMemory::results::<R, MR>(self.table, tiles.tiles())?;
-        self.run_on(tiles, &params.bytes()?, kernel, Some(results.handle()))?;
+        let (params, to) = (params.bytes()?, Some(results.handle()));
+        self.run_on(tiles, &params, kernel, Grain::Tile, to)?;
         // SAFETY: the call has succeeded: its workers have written all results and checked out.
         unsafe { results.read_results(tiles.tiles()) }
     }
@@ -143,6 +145,7 @@ impl<'t> Pool<'t> {
         tiles: &Partition<'_, G>,
         params: &[u8],
         kernel: Trampoline,
+        grain: Grain,
         results: Option<AnyHandle>,
     ) -> Result<(), PoolError> {
         let request = Request {
@@ -153,6 +156,6 @@ impl<'t> Pool<'t> {
         };
         let (round, mut call) = self.begin(tiles, params, request)?;
         self.wait(&round, &mut call);
-        self.end(tiles, round, call)
+        self.end(tiles, round, call, grain)
     }
 }

@@ -1,6 +1,7 @@
 //! Trace events of a pool. Without the feature `tracing` the functions do nothing.
 
 use core::fmt::Debug;
+use core::ops::Range;
 
 /// Reports that a call was opened.
 pub(super) fn opened(call: u64, tiles: usize) {
@@ -22,6 +23,16 @@ pub(super) fn claimed(worker: usize, tile: usize, stolen: bool) {
     #[cfg(feature = "tracing")]
     tracing::trace!(worker, tile, stolen, "tile claimed");
     let _ = (worker, tile, stolen);
+}
+
+/// Reports that a worker claimed these tiles together.
+#[inline]
+pub(super) fn claimed_unit(worker: usize, tiles: Range<usize>, stolen: bool) {
+    // A loop that does nothing is not always removed.
+    #[cfg(feature = "tracing")]
+    tiles.for_each(|tile| claimed(worker, tile, stolen));
+    #[cfg(not(feature = "tracing"))]
+    let _ = (worker, tiles, stolen);
 }
 
 /// Reports that a worker has died.

@@ -5,12 +5,14 @@
 //! array of 3 columns in Fortran order has no good axis to divide), and an array without axes has
 //! one element. The rows of such a partition are positions in memory order.
 
+use core::ops::Range;
+
 use ndarray::{Dimension, Ix1};
 
 use crate::element::Element;
 use crate::handle::{AnyHandle, Handle};
 use crate::memory::{Memory, TileAccesses};
-use crate::partition::{AccessMode, Group, Plan, TileOf, sealed};
+use crate::partition::{AccessMode, Group, Plan, TileOf, UnitOf, sealed};
 use crate::table::core::Core;
 use crate::table::error::LeaseError;
 use crate::table::locate::check_view;
@@ -44,9 +46,8 @@ impl<T: Element> Stretch<T> {
         })
     }
 
-    /// Returns the first element of the tile, and the number of its elements.
-    fn part(&self, tile: TileOf<'_>) -> (*mut T, usize) {
-        let rows = tile.rows();
+    /// Returns the first of these elements, and their number.
+    fn part(&self, rows: Range<usize>) -> (*mut T, usize) {
         let end = rows.end.min(self.len);
         let start = rows.start.min(end);
         (self.first.wrapping_add(start), end - start)
@@ -56,7 +57,7 @@ impl<T: Element> Stretch<T> {
         if !T::CHECKED {
             return Ok(());
         }
-        let (first, len) = self.part(tile);
+        let (first, len) = self.part(tile.rows());
         // SAFETY: `first` is aligned and non-null, and `len` elements from there are inside the
         // array's extent (see `locate`), which has at most `isize::MAX` bytes.
         let view = unsafe { ndarray::RawArrayViewMut::<T, Ix1>::from_shape_ptr(len, first) };
@@ -85,18 +86,25 @@ macro_rules! flat {
 
         impl<T: Element, D: Dimension + 'static> Group for $name<T, D> {
             type Views<'a> = $view;
+            type UnitViews<'a> = $view;
             type ReadViews<'a> = &'a [T];
 
             unsafe fn views<'a>(raw: &Self::Raw, tile: TileOf<'_>) -> Self::Views<'a> {
-                let (first, len) = raw.part(tile);
+                let (first, len) = raw.part(tile.rows());
                 // SAFETY: `len` elements from `first` are mapped, aligned and inside the array (see
                 // `Stretch::locate`). They hold values of `T`, and the tile's claim makes the
                 // access exclusive or shared for `'a` (the caller's duties).
                 unsafe { $make(first, len) }
             }
 
+            unsafe fn unit_views<'a>(raw: &Self::Raw, unit: UnitOf<'_>) -> Self::UnitViews<'a> {
+                let (first, len) = raw.part(unit.rows());
+                // SAFETY: as above, for each of the unit's tiles.
+                unsafe { $make(first, len) }
+            }
+
             unsafe fn read_views<'a>(raw: &Self::Raw, tile: TileOf<'_>) -> Self::ReadViews<'a> {
-                let (first, len) = raw.part(tile);
+                let (first, len) = raw.part(tile.rows());
                 // SAFETY: as above; nobody writes the elements for `'a` (the caller's duties).
                 unsafe { core::slice::from_raw_parts(first, len) }
             }

@@ -1,6 +1,9 @@
 //! Waiting without sleep for a fixed number of turns, before a sleep. A model does not spin: a
 //! sleeper checks first.
 
+use core::time::Duration;
+use std::time::Instant;
+
 /// Turns that keep the processor, about 2 µs. An answer from another processor takes less.
 pub(crate) const PAUSES: u32 = 100;
 
@@ -17,6 +20,23 @@ pub(crate) fn pausing_for<T>(pauses: u32, ready: impl Fn() -> Option<T>) -> Opti
         core::hint::spin_loop();
         true
     })
+}
+
+/// Calls `ready` until it returns a value or `time` is over, at least once. Keeps the processor.
+pub(crate) fn lasting<T>(time: Duration, ready: impl Fn() -> Option<T>) -> Option<T> {
+    if !time.is_zero() {
+        let start = Instant::now();
+        loop {
+            let found = pausing(&ready);
+            if found.is_some() {
+                return found;
+            }
+            if start.elapsed() >= time {
+                break;
+            }
+        }
+    }
+    ready()
 }
 
 /// Calls `ready` until it returns a value, `yields` times. Offers the processor to others in

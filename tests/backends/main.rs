@@ -7,8 +7,10 @@ mod events;
 mod mended;
 mod running;
 mod spawn;
+mod spins;
 #[path = "../support/mod.rs"]
 mod support;
+mod units;
 #[cfg(feature = "serde")]
 mod values;
 #[cfg(not(feature = "serde"))]
@@ -85,6 +87,18 @@ fn main() {
         mended::the_remedies_of_errors_work,
         mended::a_later_policy_leaves_resting_tiles_alone,
         mended::idle_deaths_are_counted_after_a_lost_tile,
+        units::units_have_the_elements_of_their_tiles,
+        units::units_have_the_rows_of_their_tiles,
+        units::few_tiles_are_units_of_one,
+        units::tiles_of_units_draw_their_own_numbers,
+        units::stats_count_the_tiles_of_units,
+        units::workers_may_loop_over_units,
+        units::a_panic_tears_its_unit,
+        units::a_death_tears_its_unit,
+        units::a_panic_in_a_loop_over_units_tears_the_unit,
+        units::an_invalid_tile_leaves_its_unit,
+        spins::a_spin_of_more_than_10_ms_is_refused,
+        spins::pools_of_any_spin_run_calls,
         spawn::spawn_works_beside_threads_and_fork_does_not,
         spawn::kernels_may_use_rayon,
         spawn::fork_is_refused_after_rayon,

@@ -245,6 +245,13 @@ pub const BUGS: &[Bug] = &[
         model: ("waits", "a_free_wakes_those_who_wait_for_a_round"),
     },
     Bug {
+        name: "tiles are counted twice",
+        file: "src/partition/claims.rs",
+        at: "let tiles = «self.uncounted.take()»;",
+        instead: "self.uncounted.get()",
+        model: ("tiles", "a_unit_is_counted_once"),
+    },
+    Bug {
         name: "a participant goes on to a given tile and keeps the others",
         file: "src/partition/claims.rs",
         at: "if «self.let_go(control, memory)» {\n                // The unit may lie",
@@ -362,6 +369,20 @@ pub const BUGS: &[Bug] = &[
         at: "if «before.is_awaited()» {",
         instead: "false",
         model: ("pool", "a_barrier_of_two"),
+    },
+    Bug {
+        name: "the last worker before its leader does not wake it",
+        file: "src/pool/barrier.rs",
+        at: "leader_is_missing && «after.is_awaited()» {",
+        instead: "false",
+        model: ("pool", "a_led_barrier_of_two"),
+    },
+    Bug {
+        name: "a leader does not wait for all others",
+        file: "src/pool/barrier.rs",
+        at: "let others = «workers as u64 - 1»;",
+        instead: "workers as u64 - 2",
+        model: ("pool", "a_led_barrier_of_two"),
     },
     Bug {
         name: "the end of a round leaves the poison of repaired tiles",

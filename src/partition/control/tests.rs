@@ -154,6 +154,12 @@ fn progress_tells_done_held_open_and_torn_tiles() {
     assert_eq!(control.progress(6), said(1, 1, 5, &[]));
 }
 
+/// Releases a unit, and counts its tiles.
+fn release(control: &Control<'_>, unit: usize, round: u64, seat: SeatId) {
+    assert!(control.release(unit, seat));
+    control.count(round, control.tiles_of(unit).len() as u64);
+}
+
 #[test]
 fn a_round_is_counted_once_its_opener_has_started_the_count() {
     let words = units();
@@ -164,7 +170,7 @@ fn a_round_is_counted_once_its_opener_has_started_the_count() {
     for unit in 0..3 {
         assert!(!control.all_counted(1));
         assert!(control.claim(unit, 1, OTHER));
-        control.give_back(unit, OTHER);
+        release(&control, unit, 1, OTHER);
     }
     assert!(control.all_counted(1) && !control.all_counted(2));
     let close = |seat| control.close(seat, RoundState::Whole);
@@ -177,7 +183,7 @@ fn a_round_is_counted_once_its_opener_has_started_the_count() {
     // Without a start, tiles of the next round do not add themselves.
     assert_eq!(control.begin(ME).unwrap(), 2);
     assert!(control.claim(0, 2, ME));
-    control.give_back(0, ME);
+    release(&control, 0, 2, ME);
     assert_eq!(words[DONE].load(Ordering::Relaxed), 1 << 24 | 7);
 }
 
@@ -190,7 +196,7 @@ fn a_done_tile_is_taken_again_and_no_longer_counted() {
     assert!(!control.is_done(2, 1) && !control.retake(2, 1, ME));
     assert!(control.claim(2, 1, OTHER));
     assert!(!control.is_done(2, 1) && !control.retake(2, 1, ME));
-    control.give_back(2, OTHER);
+    release(&control, 2, 1, OTHER);
     assert!(control.is_done(2, 1) && !control.is_done(2, 2));
     assert!(!control.retake(2, 2, ME));
     assert_eq!(words[DONE].load(Ordering::Relaxed), 1 << 24 | 1);

@@ -17,13 +17,25 @@ fn state(call: u64, step: u64, arrived: u64, flags: u64) -> u64 {
     flags | arrived << 2 | step << 16 | call << 48
 }
 
+/// Calls `act` with a way to wait.
+fn patiently<R>(
+    look: Duration,
+    may_wait: fn() -> bool,
+    act: impl FnOnce(&Patience<'_, fn() -> bool>) -> R,
+) -> R {
+    let crowded = Atom::zero();
+    act(&Patience {
+        spin: &Spin::of_worker(1, &crowded),
+        look,
+        may_wait,
+    })
+}
+
 fn wait(barrier: Barrier<'_>, epoch: u64, workers: usize) -> Result<u64, Broken> {
-    barrier.wait(
-        epoch,
-        workers,
-        &Spin::of_worker(1, &Atom::zero()),
+    patiently(
         LONG,
         || true,
+        |how| barrier.wait(epoch, workers, Last::Any, how),
     )
 }
 
@@ -82,7 +94,7 @@ fn a_worker_that_may_not_wait_returns_late() {
     let word = Atom::zero();
     let barrier = Barrier::new(&word);
     let epoch = barrier.begin();
-    let late = barrier.wait(epoch, 2, &Spin::of_worker(1, &Atom::zero()), LONG, || false);
+    let late = patiently(LONG, || false, |how| barrier.wait(epoch, 2, Last::Any, how));
     assert_eq!(late, Err(Broken::Late));
     assert_eq!(value(&word), state(1, 0, 1, 0), "the arrival counts");
     assert_eq!(wait(barrier, epoch, 2), Ok(epoch + 1));
@@ -131,18 +143,56 @@ fn a_wait_ends_when_the_next_call_begins() {
     let epoch = barrier.begin();
     thread::scope(|scope| {
         let sleeper = scope.spawn(|| {
-            barrier.wait(
-                epoch,
-                2,
-                &Spin::of_worker(1, &Atom::zero()),
-                Duration::from_millis(1),
-                || true,
-            )
+            let brief = Duration::from_millis(1);
+            patiently(brief, || true, |how| barrier.wait(epoch, 2, Last::Any, how))
         });
         until_asleep(&word);
         barrier.begin();
         assert_eq!(sleeper.join().unwrap(), Err(Broken::Left));
     });
+}
+
+#[test]
+fn a_leader_waits_for_the_others_and_lets_them_pass() {
+    let word = Atom::zero();
+    let barrier = Barrier::new(&word);
+    let epoch = barrier.begin();
+    let start = Instant::now();
+    let follow = || {
+        patiently(
+            LONG,
+            || true,
+            |how| barrier.wait(epoch, 3, Last::Leader, how),
+        )
+    };
+    let others_at = |epoch, workers| {
+        patiently(
+            LONG,
+            || true,
+            |how| barrier.wait_for_others(epoch, workers, how),
+        )
+    };
+    thread::scope(|scope| {
+        let leader = scope.spawn(|| {
+            others_at(epoch, 3)?;
+            assert_eq!(value(&word) & !State::ASLEEP.mask(), state(1, 0, 2, 0));
+            wait(barrier, epoch, 3)
+        });
+        until_asleep(&word);
+        let follower = scope.spawn(follow);
+        assert_eq!(follow(), Ok(epoch + 1));
+        assert_eq!(follower.join().unwrap(), Ok(epoch + 1));
+        assert_eq!(leader.join().unwrap(), Ok(epoch + 1));
+    });
+    assert!(start.elapsed() < LONG);
+    assert_eq!(others_at(epoch, 3), Err(Broken::Left), "the epoch is over");
+    assert_eq!(
+        others_at(epoch + 1, 1),
+        Ok(()),
+        "alone, it waits for nobody"
+    );
+    barrier.break_up(epoch);
+    assert_eq!(others_at(epoch + 1, 1), Err(Broken::Left));
 }
 
 #[test]

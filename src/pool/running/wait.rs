@@ -6,6 +6,7 @@ use crate::partition::{Group, RoundError};
 use crate::pool::call::{ActiveCall, worker_died};
 use crate::pool::error::PoolError;
 use crate::pool::tile_notes::StartedTiles;
+use crate::pool::unit::Grain;
 use crate::pool::{OnFailure, Pool};
 
 impl<G: Group> RunningCall<'_, '_, '_, '_, G> {
@@ -104,7 +105,7 @@ impl<G: Group> RunningCall<'_, '_, '_, '_, G> {
         let Some((round, call)) = self.call.take() else {
             return Ok(());
         };
-        match self.pool.end(self.tiles, round, call) {
+        match self.pool.end(self.tiles, round, call, Grain::Tile) {
             Err(PoolError::Round(RoundError::Torn { tiles, rows, .. }))
                 if forgotten.iter().any(|tile| tiles.contains(tile)) =>
             {

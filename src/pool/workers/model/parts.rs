@@ -3,7 +3,7 @@
 
 use core::time::Duration;
 
-use crate::pool::barrier::Barrier;
+use crate::pool::barrier::{Barrier, Broken, Last, Patience};
 use crate::pool::foreign::ForeignHandle;
 use crate::pool::foreign::words::{At, Words};
 use crate::pool::mailbox::{Arguments, Job, Mailbox};
@@ -14,12 +14,43 @@ use crate::segment::Segment;
 use crate::sync::{Atom, Ordering, Word};
 
 pub(crate) fn wait_at_barrier(word: &Atom, epoch: u64, workers: usize) -> Option<u64> {
-    let barrier = Barrier::new(word);
+    at_barrier(word, |barrier, patience| {
+        barrier.wait(epoch, workers, Last::Any, patience)
+    })
+}
+
+/// Waits at a barrier of which another worker is the leader.
+pub(crate) fn follow_at_barrier(word: &Atom, epoch: u64, workers: usize) -> Option<u64> {
+    at_barrier(word, |barrier, patience| {
+        barrier.wait(epoch, workers, Last::Leader, patience)
+    })
+}
+
+/// Waits until all workers but the caller have arrived, and calls `lead` before it arrives.
+pub(crate) fn lead_at_barrier(
+    word: &Atom,
+    epoch: u64,
+    workers: usize,
+    lead: impl FnOnce(),
+) -> Option<u64> {
+    at_barrier(word, |barrier, patience| {
+        barrier.wait_for_others(epoch, workers, patience)
+    })?;
+    lead();
+    wait_at_barrier(word, epoch, workers)
+}
+
+fn at_barrier<T>(
+    word: &Atom,
+    wait: impl FnOnce(Barrier<'_>, &Patience<'_, fn() -> bool>) -> Result<T, Broken>,
+) -> Option<T> {
     let crowded = Atom::zero();
-    let spin = Spin::of_worker(workers, &crowded);
-    barrier
-        .wait(epoch, workers, &spin, Duration::ZERO, || true)
-        .ok()
+    let patience = Patience {
+        spin: &Spin::of_worker(1, &crowded),
+        look: Duration::ZERO,
+        may_wait: (|| true) as fn() -> bool,
+    };
+    wait(Barrier::new(word), &patience).ok()
 }
 
 /// Breaks the barrier, as a leaving worker does, or the parent after a death.
