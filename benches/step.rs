@@ -11,6 +11,7 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use common::busy::Busy;
 use common::process::Process;
 use common::{Bench, each, timed};
 use ndarray::Axis;
@@ -198,23 +199,11 @@ fn under_competition(bench: &Bench, table: &HandleTable) {
     });
     bench.compare(vec![
         timed(beside, move |times| {
-            let busy: Vec<Process> = (0..BUSY)
-                .map(|_| {
-                    let mut process = Process::fork(|| {
-                        |_| {
-                            loop {
-                                std::hint::spin_loop();
-                            }
-                        }
-                    });
-                    process.ask(0);
-                    process
-                })
-                .collect();
+            let busy = Busy::start(BUSY);
             let start = Instant::now();
             (0..times).for_each(|_| crowded());
             let took = start.elapsed();
-            busy.into_iter().for_each(Process::kill);
+            drop(busy);
             took
         }),
         each(name, alone),
