@@ -196,29 +196,25 @@ impl Bench {
         if !subjects.iter().any(|subject| self.wants(&subject.name)) {
             return;
         }
-        let taken = self.take(&mut subjects, SAMPLES);
-        self.report(names(subjects), taken, Samples::ratio);
-    }
-
-    /// Measures the subjects in turns. Returns the name of each, and the minimum and the median of
-    /// its times in nanoseconds. Takes fewer samples of calls that take long.
-    pub fn measure(&self, mut subjects: Vec<Subject<'_>>) -> Vec<(String, [f64; 2])> {
-        let taken = self.take(&mut subjects, FEW);
-        let times = taken.iter().map(|taken| [taken.min(), taken.median()]);
-        names(subjects).into_iter().zip(times).collect()
-    }
-
-    /// Takes samples of the subjects in turns, and at least `least` of each unless quick.
-    fn take(&self, subjects: &mut [Subject<'_>], least: usize) -> Vec<Samples> {
         let (target, samples) = match self.quick {
             true => (SAMPLE / 10, 5),
             false => (SAMPLE, SAMPLES),
         };
-        let batches: Vec<u64> = subjects
-            .iter_mut()
-            .map(|subject| calibrate(subject, target))
-            .collect();
-        sample(subjects, &batches, samples, least)
+        let taken = take(&mut subjects, target, samples, SAMPLES);
+        self.report(names(subjects), taken, Samples::ratio);
+    }
+
+    /// Measures the subjects in turns. Returns the name of each, and the minimum and the median of
+    /// its times in nanoseconds. Takes more and shorter samples than [`compare`](Bench::compare), so
+    /// that some of them are undisturbed on a busy machine too, and fewer of calls that take long.
+    pub fn measure(&self, mut subjects: Vec<Subject<'_>>) -> Vec<(String, [f64; 2])> {
+        let (target, samples) = match self.quick {
+            true => (SAMPLE / 10, 5),
+            false => (SAMPLE / 5, 3 * SAMPLES),
+        };
+        let taken = take(&mut subjects, target, samples, FEW);
+        let times = taken.iter().map(|taken| [taken.min(), taken.median()]);
+        names(subjects).into_iter().zip(times).collect()
     }
 
     /// Measures one subject after the other, each sample a single call. Use this if the times of
@@ -288,6 +284,18 @@ impl Bench {
 
 fn names(subjects: Vec<Subject<'_>>) -> Vec<String> {
     subjects.into_iter().map(|subject| subject.name).collect()
+}
+
+/// Takes samples of each subject in turns, each of about `target` once it is warm.
+fn take(
+    subjects: &mut [Subject<'_>],
+    target: Duration,
+    samples: usize,
+    least: usize,
+) -> Vec<Samples> {
+    let each = subjects.iter_mut();
+    let batches: Vec<u64> = each.map(|subject| calibrate(subject, target)).collect();
+    sample(subjects, &batches, samples, least)
 }
 
 /// Takes samples of each subject in turns; after `PATIENCE` no more than `least`.
