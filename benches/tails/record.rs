@@ -52,7 +52,7 @@ pub const CAUSES: [&str; 5] = [
     "asleep",
     "with a page fault",
     // An interrupt, the hypervisor, or the call itself.
-    "without any of these",
+    "without a switch or fault",
 ];
 
 /// The times of a figure, in nanoseconds, with the counts of its run.
