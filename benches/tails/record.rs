@@ -9,11 +9,12 @@ use crate::clock::{ticks, ticks_per_ns};
 use crate::counts::Counts;
 
 /// A call is slow if it takes this many times the median.
-const SLOW: u64 = 100;
-/// The largest and the smallest number of calls before the recorded ones.
-const WARM_UP: (usize, usize) = (10_000, 100);
-/// A pause of this many times the median is reason to read the counts.
-const PAUSE: u64 = 10;
+const SLOW: f64 = 100.0;
+/// The calls before the recorded ones: at most a tenth of the number and of the time of those, and
+/// at least so many.
+const WARM_UP: usize = 100;
+/// A pause of this many times the lower quartile of the first calls is reason to read the counts.
+const PAUSE: u64 = 20;
 
 /// Number and time of the calls to make.
 #[derive(Clone, Copy)]
@@ -28,31 +29,32 @@ pub struct Record {
     /// All of it is touched before the first call.
     times: Vec<u64>,
     taken: usize,
-    /// The first calls are not part of the result. Their median tells which later ones are slow.
+    /// The first calls are not part of the result. They tell which pauses are long.
     warm: bool,
     ticks_per_ns: f64,
     patience: u64,
     started: u64,
     /// End of the last call.
     end: u64,
-    slow: u64,
     pause: u64,
+    /// Calls that took longer than `pause`: the time, and in the lowest bits the cause.
+    long: Vec<u64>,
     workers: Vec<Pid>,
     first: Counts,
     seen: Counts,
-    causes: [u64; CAUSES.len()],
-    worst: u64,
-    worst_by: Option<usize>,
 }
+
+/// Bits for the number of a cause.
+const CAUSE_BITS: u32 = 3;
 
 /// Causes of slow calls. Of several, the first one counts.
 pub const CAUSES: [&str; 5] = [
     "preempted",
-    "with a worker preempted",
+    "worker preempted",
     "asleep",
-    "with a page fault",
-    // An interrupt, the hypervisor, or the call itself.
-    "without a switch or fault",
+    "page fault",
+    // No switch and no fault: an interrupt, the hypervisor, or the call itself.
+    "other",
 ];
 
 /// The times of a figure, in nanoseconds, with the counts of its run.
@@ -63,7 +65,7 @@ pub struct Tail {
     pub p999: f64,
     pub worst: f64,
     pub counts: Counts,
-    /// Duration from which a call was taken for slow.
+    /// Duration from which a call counts as slow.
     pub slow: f64,
     /// Number of slow calls by cause.
     pub causes: [u64; CAUSES.len()],
@@ -78,21 +80,18 @@ impl Record {
         let ticks_per_ns = ticks_per_ns();
         let now = ticks();
         Record {
-            times: vec![1; limits.calls.max(WARM_UP.0)],
+            times: vec![1; limits.calls],
             taken: 0,
             warm: false,
             ticks_per_ns,
             patience: (limits.patience.as_nanos() as f64 * ticks_per_ns) as u64,
             started: now,
             end: now,
-            slow: u64::MAX,
             pause: u64::MAX,
+            long: vec![1; limits.calls],
             workers,
             first: Counts::default(),
             seen: Counts::default(),
-            causes: [0; CAUSES.len()],
-            worst: 0,
-            worst_by: None,
         }
     }
 
@@ -103,9 +102,8 @@ impl Record {
         if self.warm {
             return self.taken < self.times.len() && took < self.patience;
         }
-        let (most, least) = WARM_UP;
-        let long = took > self.patience / 10;
-        if self.taken >= if long { least } else { most } {
+        let long = took > self.patience / 10 && self.taken >= WARM_UP;
+        if long || self.taken >= self.times.len() / 10 {
             self.begin();
         }
         true
@@ -115,10 +113,10 @@ impl Record {
     fn begin(&mut self) {
         let first = &mut self.times[..self.taken];
         first.sort_unstable();
-        let median = first[first.len() / 2].max(1);
+        self.pause = first[first.len() / 4].max(1) * PAUSE;
         first.fill(1);
-        (self.slow, self.pause) = (median * SLOW, median * PAUSE);
         (self.taken, self.warm) = (0, true);
+        self.long.clear();
         self.first = Counts::read(&self.workers);
         self.seen = self.first;
         self.started = ticks();
@@ -142,20 +140,18 @@ impl Record {
         result
     }
 
-    /// Reads the counts after a pause. If the last call, which took `took`, was slow, adds its cause.
+    /// Reads the counts after a pause. If it was in the last call, which took `took`, notes the call's
+    /// cause.
     #[cold]
     fn look(&mut self, took: u64) {
         let now = Counts::read(&self.workers);
         let new = now.since(&self.seen);
         self.seen = now;
-        if took > self.slow {
+        if took > self.pause {
             let causes = [new.preempted, new.workers, new.slept, new.faults];
             let cause = causes.iter().position(|&count| count > 0);
             let cause = cause.unwrap_or(causes.len());
-            self.causes[cause] += 1;
-            if took > self.worst {
-                (self.worst, self.worst_by) = (took, Some(cause));
-            }
+            self.long.push(took << CAUSE_BITS | cause as u64);
         }
         self.end = ticks();
     }
@@ -164,18 +160,25 @@ impl Record {
         let counts = Counts::read(&self.workers).since(&self.first);
         let times = &mut self.times[..self.taken];
         times.sort_unstable();
+        let at = |part: f64| times[((times.len() as f64 * part) as usize).min(times.len() - 1)];
+        let slow = ((at(0.5) as f64 * SLOW) as u64).max(self.pause);
+        let mut causes = [0; CAUSES.len()];
+        let cause = |call: u64| (call & ((1 << CAUSE_BITS) - 1)) as usize;
+        let slow_calls = self.long.iter().filter(|&call| call >> CAUSE_BITS > slow);
+        slow_calls
+            .clone()
+            .for_each(|&call| causes[cause(call)] += 1);
         let ns = |ticks: u64| ticks as f64 / self.ticks_per_ns;
-        let at = |part: f64| ns(times[((times.len() as f64 * part) as usize).min(times.len() - 1)]);
         Tail {
             calls: times.len() as u64,
-            p50: at(0.5),
-            p99: at(0.99),
-            p999: at(0.999),
-            worst: at(1.0),
+            p50: ns(at(0.5)),
+            p99: ns(at(0.99)),
+            p999: ns(at(0.999)),
+            worst: ns(at(1.0)),
             counts,
-            slow: ns(self.slow),
-            causes: self.causes,
-            worst_by: self.worst_by,
+            slow: ns(slow),
+            causes,
+            worst_by: slow_calls.max().map(|&call| cause(call)),
         }
     }
 }
@@ -183,7 +186,7 @@ impl Record {
 impl Tail {
     /// Returns `true` if the tail needs an explanation.
     pub fn is_long(&self) -> bool {
-        self.p999 > SLOW as f64 * self.p50
+        self.p999 > SLOW * self.p50
     }
 
     /// Returns the numbers, for the pipe from a child to its parent.
