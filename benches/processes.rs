@@ -7,9 +7,10 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use common::process::{Process, now};
-use common::{Bench, each, timed};
+use common::{Bench, each, median, timed};
 use ndarray::Ix1;
 use ndshm::{Handle, HandleTable, Segment};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// Similar sizes, each of its own size class.
 const CLASSES: [usize; 4] = [8 << 10, 10 << 10, 12 << 10, 14 << 10];
@@ -28,32 +29,40 @@ fn pair(table: &HandleTable, bytes: usize) {
 
 /// Measures processes that allocate at once in one segment, each with its own seat: the time per
 /// pair of all of them together. `size_of` returns the size that a process allocates.
+///
+/// The same processes take turns with segments of their own, where they share nothing. The quotient
+/// of the two is the cost of sharing, also on a machine whose processors disturb each other.
 fn at_once(bench: &Bench, which: &str, size_of: impl Fn(usize) -> usize) {
     let name = |processes: usize| format!("processes/{which} class/processes={processes}");
     let counts = [1, 2, 4];
     if !counts.iter().any(|&count| bench.wants(&name(count))) {
         return;
     }
-    let segment = Segment::anonymous().expect("a segment");
+    let anonymous = || Segment::anonymous().expect("a segment");
+    let segment = anonymous();
     let (window, rounds) = match bench.is_quick() {
         true => (Duration::from_millis(5), 5),
         false => (Duration::from_millis(40), 31),
     };
-    // The question is the start time; the answer is the number of pairs done in the window.
+    // The question is the start time, and in the lowest bit whether to use the own segment. The
+    // answer is the number of pairs done in the window.
     let mut processes: Vec<Process> = (0..4)
         .map(|at| {
             let bytes = size_of(at);
             Process::fork(|| {
-                let table = HandleTable::join(&segment).expect("a seat");
-                move |start| {
-                    let start = Duration::from_nanos(start);
+                stay_on_processor(at);
+                let join = |segment| HandleTable::join(segment).expect("a seat");
+                let tables = [join(&segment), join(&anonymous())];
+                move |question| {
+                    let table = &tables[(question & 1) as usize];
+                    let start = Duration::from_nanos(question);
                     while now() < start {
                         std::hint::spin_loop();
                     }
                     let mut pairs = 0;
                     while now() < start + window {
                         for _ in 0..256 {
-                            pair(&table, bytes);
+                            pair(table, bytes);
                         }
                         pairs += 256;
                     }
@@ -63,13 +72,19 @@ fn at_once(bench: &Bench, which: &str, size_of: impl Fn(usize) -> usize) {
         })
         .collect();
     let mut figures: Vec<_> = counts.map(|count| (name(count), Vec::new())).into();
+    let apart = [2, 4].map(|count| (format!("{}/own segments", name(count)), Vec::new()));
+    figures.extend(apart);
     for round in 0..=rounds {
-        for (count, (_, samples)) in counts.into_iter().zip(&mut figures) {
+        let subjects = counts
+            .map(|count| (count, 0))
+            .into_iter()
+            .chain([(2, 1), (4, 1)]);
+        for ((count, own), (_, samples)) in subjects.zip(&mut figures) {
             let start = (now() + Duration::from_millis(2)).as_nanos() as u64;
             let taking_part = &mut processes[..count];
             taking_part
                 .iter_mut()
-                .for_each(|process| process.ask(start));
+                .for_each(|process| process.ask(start & !1 | own));
             let pairs: u64 = taking_part.iter_mut().map(Process::answer).sum();
             // The first round warms up.
             if round > 0 {
@@ -77,7 +92,30 @@ fn at_once(bench: &Bench, which: &str, size_of: impl Fn(usize) -> usize) {
             }
         }
     }
+    let sharing = [(1, 3), (2, 4)].map(|(together, apart)| {
+        let pairs = figures[together].1.iter().zip(&figures[apart].1);
+        (
+            name(counts[together]),
+            median(pairs.map(|(with, without)| with / without).collect()),
+        )
+    });
     bench.report_samples(figures);
+    for (name, ratio) in sharing {
+        bench.report_ratio(&name, ratio, "the time in own segments");
+    }
+}
+
+/// Keeps the calling process on one of its processors, number `at` modulo their number. Otherwise
+/// the scheduler may leave two of the processes on one processor for a whole window, because they
+/// woke there, while the other processor is idle: the speed-up is then 1.0.
+fn stay_on_processor(at: usize) {
+    let allowed = sched_getaffinity(None).expect("Linux");
+    let processors: Vec<usize> = (0..CpuSet::MAX_CPU)
+        .filter(|&cpu| allowed.is_set(cpu))
+        .collect();
+    let mut one = CpuSet::new();
+    one.set(processors[at % processors.len()]);
+    sched_setaffinity(None, &one).expect("an allowed processor");
 }
 
 /// Measures arrays that one process allocates and another one frees; handles go through a queue.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use common::busy::Busy;
 use common::process::Process;
-use common::{Bench, each, timed};
+use common::{Bench, each, median, timed};
 use ndarray::Axis;
 use ndshm::pool::foreign::{ForeignPool, ForeignWorker};
 use ndshm::segment::HugePages;
@@ -165,7 +165,7 @@ fn paused<R>(call: impl FnOnce() -> R) -> Duration {
 
 /// Measures 50,000 steps of 16 small environments on 4 workers, taken as they become ready: alone,
 /// and beside 4 processes that never sleep. The two take turns, so the ratio is the cost of the
-/// competition.
+/// competition. A further figure compares the speed beside them with the processors that they left.
 fn under_competition(bench: &Bench, table: &HandleTable) {
     const ENVS: usize = 16;
     const WORKERS: usize = 4;
@@ -177,7 +177,7 @@ fn under_competition(bench: &Bench, table: &HandleTable) {
         return;
     }
     // One pool for each: after competition a pool does not yield for a while.
-    let [mut crowded, alone] = [(); 2].map(|()| {
+    let [mut crowded, mut alone] = [(); 2].map(|()| {
         let state = table.zeros::<u64, _>(ENVS).expect("memory for the bench");
         let envs = table.partition(state.write(), Axis(0), 1).expect("an axis");
         let mut pool = Pool::fork(table, WORKERS).expect("workers");
@@ -197,17 +197,35 @@ fn under_competition(bench: &Bench, table: &HandleTable) {
             running.finish().expect("a call");
         }
     });
-    bench.compare(vec![
-        timed(beside, move |times| {
-            let busy = Busy::start(BUSY);
-            let start = Instant::now();
-            (0..times).for_each(|_| crowded());
-            let took = start.elapsed();
-            drop(busy);
-            took
-        }),
-        each(name, alone),
-    ]);
+    let processors = std::thread::available_parallelism().expect("Linux").get() as f64;
+    let (mut with, mut without, mut left) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..=if bench.is_quick() { 5 } else { 31 } {
+        let start = Instant::now();
+        alone();
+        let took_alone = start.elapsed().as_secs_f64();
+        let busy = Busy::start(BUSY);
+        let (start, before) = (Instant::now(), Process::time_of_ended());
+        crowded();
+        let took = start.elapsed().as_secs_f64();
+        drop(busy);
+        let used = (Process::time_of_ended() - before).as_secs_f64();
+        let left_over = 1.0 - used / (processors * start.elapsed().as_secs_f64());
+        // The first round warms up.
+        if round > 0 {
+            with.push(took * 1e9);
+            without.push(took_alone * 1e9);
+            left.push(left_over);
+        }
+    }
+    let speeds = with.iter().zip(&without).zip(&left);
+    let of_share = median(
+        speeds
+            .map(|((with, without), left)| without / with / left)
+            .collect(),
+    );
+    bench.report_samples(vec![(beside.clone(), with), (name, without)]);
+    bench.report_ratio(&beside, median(left), "the processors' time");
+    bench.report_ratio(&beside, of_share, "the speed alone, per processor's time");
 }
 
 /// Measures 10^5 tiles of 8 numbers each.

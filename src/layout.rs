@@ -7,7 +7,7 @@ pub(crate) use scale::SCALE;
 
 /// The version of the layout that this crate writes and reads. It is independent of the crate's
 /// version.
-pub const LAYOUT_VERSION: u32 = 5;
+pub const LAYOUT_VERSION: u32 = 6;
 
 /// The first two bytes of every segment's file, as a little-endian number, by which tools recognize
 /// segments. A segment that is not initialized yet starts with zeros.
@@ -289,8 +289,8 @@ mod tests {
     #[test]
     fn golden_offsets_of_the_default_geometry() {
         let layout = Layout::new(DEFAULT);
-        assert_eq!(LAYOUT_VERSION, 5, "a new version needs a new golden test");
-        assert_eq!(Header::encode(&DEFAULT), 0x4210_0000_0005_a75e);
+        assert_eq!(LAYOUT_VERSION, 6, "a new version needs a new golden test");
+        assert_eq!(Header::encode(&DEFAULT), 0x4210_0000_0006_a75e);
         assert_eq!(
             [layout.seats, layout.spans, layout.slots, layout.readers],
             [0x1000, 0x9000, 0x8_9000, 0x208_9000]

@@ -12,9 +12,9 @@ use crate::memory::Memory;
 use crate::names;
 use crate::partition::control::Control;
 use crate::queue::{self, cells::Cells};
-use crate::seat::{ParticipantInfo, ReapReport, Reclaim, TornTile};
+use crate::seat::{Footprint, ParticipantInfo, ReapReport, Reclaim, TornTile};
 use crate::segment::Segment;
-use crate::span::{Extent, Spans};
+use crate::span::{Extent, Span, Spans};
 use crate::table::above::{Above, AfterFree};
 use crate::table::alloc::{add_retained, hint_with_pages};
 use crate::table::core::Core;
@@ -25,8 +25,8 @@ use crate::word::{SeatId, SlotIndex, SlotWord};
 pub(crate) struct Reclaimer;
 
 impl Reclaim for Reclaimer {
-    fn reclaim(&self, segment: &Segment, seat: SeatId, dead: bool) -> ReapReport {
-        reclaim(segment, seat, dead)
+    fn reclaim(&self, segment: &Segment, seat: SeatId, leaving: Option<&Footprint>) -> ReapReport {
+        reclaim(segment, seat, leaving)
     }
 }
 
@@ -70,13 +70,16 @@ impl Above for Reclaimer {
 /// protect those arrays, so nobody can lease one in between and find it half-written without an
 /// error.
 ///
-/// If `dead`, the participant may have died between any two steps. Finish every possible operation
-/// on every slot, and add all FREE slots to the hint trees: some may have been only in its private
-/// cache, and nothing tells which.
-fn reclaim(segment: &Segment, seat: SeatId, dead: bool) -> ReapReport {
+/// A participant that is leaving holds nothing outside of its footprint. A dead one may have died
+/// between any two steps, in any span. Finish every possible operation on every slot, and add all
+/// FREE slots to the hint trees: some may have been only in its private cache, and nothing tells
+/// which.
+fn reclaim(segment: &Segment, seat: SeatId, leaving: Option<&Footprint>) -> ReapReport {
     let memory = segment.memory();
+    let dead = leaving.is_none();
+    let slots = || spans(memory, leaving).flat_map(|span| Slot::in_span(memory, span));
     let mut report = ReapReport::default();
-    for (slot, extent) in Slot::all(memory) {
+    for (slot, extent) in slots() {
         // The word first: most arrays are not control arrays, and the words lie closer together
         // than reader bits or descriptors.
         if slot.word().is_control() && slot.has_bit(seat) {
@@ -86,7 +89,7 @@ fn reclaim(segment: &Segment, seat: SeatId, dead: bool) -> ReapReport {
     let has_pins = ParticipantInfo::has_pins(memory, seat);
     let mut bundles = false;
     let mut retained = 0;
-    for (slot, extent) in Slot::all(memory) {
+    for (slot, extent) in slots() {
         let word = slot.word();
         report.names |= word.is_named();
         let mut freed = release_writer(segment, slot, word, seat, &mut report);
@@ -139,7 +142,7 @@ fn reclaim(segment: &Segment, seat: SeatId, dead: bool) -> ReapReport {
         }
     }
     if bundles {
-        // The members of the freed bundles have no owner now.
+        // The members of the freed bundles have no owner now, and may be in any span.
         for (slot, extent) in Slot::all(memory) {
             let word = slot.word();
             if word.is_named() && word.is_live(word.generation()) {
@@ -153,7 +156,35 @@ fn reclaim(segment: &Segment, seat: SeatId, dead: bool) -> ReapReport {
     if retained != 0 {
         add_retained(memory, retained);
     }
+    if cfg!(test) && leaving.is_some() {
+        assert_holds_nothing(memory, seat);
+    }
     report
+}
+
+/// Returns the spans in which a participant may hold something: those of its footprint, or all.
+fn spans(memory: &Memory, footprint: Option<&Footprint>) -> impl Iterator<Item = Span> {
+    let table = Spans::of(memory);
+    let known = footprint.map(|spans| spans.spans().filter_map(move |span| table.get(span)));
+    let all = footprint.is_none().then(|| table.iter());
+    known.into_iter().flatten().chain(all.into_iter().flatten())
+}
+
+/// Asserts that a seat holds nothing in any span.
+fn assert_holds_nothing(memory: &Memory, seat: SeatId) {
+    for (slot, _) in Slot::all(memory) {
+        let word = slot.word();
+        let holds = word.is_written_by(seat)
+            || word.is_live(word.generation()) && word.is_owned_by(seat)
+            || word.is_reserved_by(seat)
+            || slot.has_bit(seat)
+            || slot.has_pin(memory, seat);
+        assert!(
+            !holds,
+            "{seat:?} has left, and holds slot {:?}: {word:?}",
+            slot.index
+        );
+    }
 }
 
 /// Releases all that `seat` holds in the words of the control array at `slot`, if the slot has one.

@@ -9,18 +9,7 @@ pub struct Busy(Vec<Process>);
 impl Busy {
     /// Forks `count` processes.
     pub fn start(count: usize) -> Busy {
-        let one = |_| {
-            let mut process = Process::fork(|| {
-                |_| {
-                    loop {
-                        std::hint::spin_loop();
-                    }
-                }
-            });
-            process.ask(0);
-            process
-        };
-        Busy((0..count).map(one).collect())
+        Busy((0..count).map(|_| Process::busy()).collect())
     }
 
     /// Forks a process for each processor.

@@ -48,6 +48,30 @@ impl Process {
         }
     }
 
+    /// Forks a process that never sleeps.
+    pub fn busy() -> Process {
+        let mut process = Process::fork(|| {
+            |_| loop {
+                std::hint::spin_loop()
+            }
+        });
+        process.ask(0);
+        process
+    }
+
+    /// Returns the processor time of all processes that have ended and were waited for.
+    pub fn time_of_ended() -> Duration {
+        // SAFETY: zeroes are a value of this structure of numbers.
+        let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+        // SAFETY: the structure is this function's own.
+        let failed = unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, &mut usage) };
+        assert_eq!(failed, 0, "{}", std::io::Error::last_os_error());
+        [usage.ru_utime, usage.ru_stime]
+            .map(|time| Duration::new(time.tv_sec as u64, time.tv_usec as u32 * 1000))
+            .iter()
+            .sum()
+    }
+
     pub fn ask(&mut self, question: u64) {
         self.questions
             .write_all(&question.to_ne_bytes())

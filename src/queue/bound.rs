@@ -37,7 +37,7 @@ impl Cells<'_> {
             now.acknowledge(me)
         });
         // Wakes producers that found no free cell, and consumers of a closed queue.
-        self.release_end();
+        self.count_freed();
     }
 
     /// Gives a bound job of `me` back: it is the last one in the queue.

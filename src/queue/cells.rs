@@ -21,6 +21,9 @@ const OWNS_ARRAYS: usize = 4;
 pub(super) const TAIL: usize = 16;
 /// On a cache line of its own: every consumer changes it.
 pub(super) const HEAD: usize = 32;
+/// Counts the cells that became EMPTY while the head's position stayed. On the cache line of the
+/// head: its writers change the head next.
+const FREED: usize = HEAD + 1;
 const HEAD_WORDS: usize = 48;
 const FIRST_CELL: u64 = HEAD_WORDS as u64 * 8;
 
@@ -54,6 +57,14 @@ impl Seen {
     pub(super) fn add(&mut self, word: CellWord) {
         self.0 += u128::from(word.bits());
     }
+}
+
+/// The words of which one changes after a cell became EMPTY, before the call that emptied it
+/// returns.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Room {
+    head: u64,
+    freed: u64,
 }
 
 /// The event that a participant waits for.
@@ -257,9 +268,39 @@ impl<'m> Cells<'m> {
         self.wake(end, moved);
     }
 
-    /// Wakes the participants that wait for a free cell.
-    pub(super) fn release_end(&self) {
+    /// Advances the head to at least `position` after the caller made a cell EMPTY, and wakes the
+    /// participants that wait for one. Changes the words of [`Cells::room`].
+    #[inline]
+    pub(super) fn free_room(&self, position: u64) {
+        // Release: as in `advance_to`.
+        let moved = self
+            .end_word(HEAD)
+            .update(Ordering::Release, Ordering::Relaxed, |word| {
+                let next = word.advance_to(position);
+                (next.position() != word.position()).then_some(next)
+            });
+        match moved {
+            Ok(_) => self.wake(HEAD, moved),
+            Err(_) => self.count_freed(),
+        }
+    }
+
+    /// Counts a cell that became EMPTY, and wakes the participants that wait for one.
+    pub(super) fn count_freed(&self) {
+        // Release: pairs with the Acquire in `room`. Count before the head is changed: a sleeper
+        // that is not woken by that change, and tries once more after it, must see the count.
+        self.head[FREED].fetch_add(1, Ordering::Release);
         self.advance_to(HEAD, 0);
+    }
+
+    /// Loads the words that tell of cells that became EMPTY. If a look after this call finds no
+    /// EMPTY cell, then none is free as long as the words stay: see `README.md`.
+    pub(super) fn room(&self) -> Room {
+        Room {
+            head: self.end(HEAD).position(),
+            // Acquire: pairs with the Release in `count_freed`.
+            freed: self.head[FREED].load(Ordering::Acquire),
+        }
     }
 
     #[inline]
@@ -363,9 +404,9 @@ impl<'m> Cells<'m> {
             recovered.jobs += usize::from(done && undone.is_full());
         }
         // Wakes the sleepers that the dead participant did not wake, or that wait for the undone
-        // cells.
+        // cells. Counts also a cell that the dead participant made EMPTY itself.
         self.advance_to(TAIL, 0);
-        self.advance_to(HEAD, 0);
+        self.count_freed();
         recovered
     }
 
@@ -406,7 +447,8 @@ impl<'m> Cells<'m> {
     /// Sets ASLEEP for a sleeper. The caller then tries once more, and calls [`Cells::sleep`].
     pub(crate) fn mark_sleeper(&self, event: Event) -> EndWord {
         // Acquire: pairs with the Release in `advance_to`. If `advance_to` came first, the caller's
-        // last attempt sees the changes before it.
+        // last attempt sees the changes before it, also those that it looks for before it loads this
+        // word: a producer loads the tail, which tells of a close, and then the head.
         let word = self.end_word(event.end());
         let marked = word.update(Ordering::Acquire, Ordering::Relaxed, |word| {
             Some(word.mark_sleeper())

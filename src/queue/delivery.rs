@@ -348,6 +348,7 @@ impl<'t, T: Element, D: Dimension> Delivery<'_, 't, OwnedArray<T, D>> {
         let any = AnyHandle::from(handle);
         let live = queue.table.tables().live(any);
         let is_ours = live.as_ref().is_ok_and(|&(slot, generation)| {
+            queue.table.footprint.add(slot.index);
             // QUEUED → owned by `me`. Release: as for every change of the owner.
             slot.change(|word| word.dequeue(generation, me)).is_ok()
         });

@@ -36,7 +36,8 @@ use crate::sync::time::Instant;
 use crate::table::core::Core;
 use crate::table::error::LeaseError;
 use crate::table::kept_lease::KeptLease;
-use cells::{Cells, Ticket};
+use crate::word::SeatId;
+use cells::{Cells, Room, Ticket};
 pub use delivery::Delivery;
 pub use handle::QueueHandle;
 pub use job::{Job, OwnedArray};
@@ -63,15 +64,16 @@ use shape::MAX_CAPACITY;
 ///
 /// **Full and empty.** A queue is reported empty only if there was a moment without a job, and full
 /// only if there was a moment without a free cell. A job is in the queue at the latest when its
-/// push has returned. A cell is free until it is claimed, and again once its job has been read, or
-/// acknowledged.
+/// push has returned. A cell is free until it is claimed, and again at the latest when the call that
+/// pops or acknowledges its job has returned. If the consumer dies in that call: when it was reaped.
 ///
 /// **Arrays.** A queue of [`OwnedArray`] owns the arrays in it: see
 /// [`push_owned`](Queue::push_owned). In other queues, a handle carries no ownership: its array is
 /// freed with the producer, unless the producer [detaches](crate::HandleTable::detach) it.
 ///
 /// A test for an empty queue takes a few loads, and reads each cell only while a participant is
-/// stopped in its call, or dead and not reaped. A test for a full queue reads each cell twice.
+/// stopped in its call, or dead and not reaped. The first push that finds the queue full reads each
+/// cell twice. The next ones take a few loads, until a cell was free.
 ///
 /// ```
 /// use ndshm::{HandleTable, Segment};
@@ -99,6 +101,8 @@ pub struct Queue<'t, T> {
     cells: Cells<'t>,
     /// Keeps the cells in place. Its bit tells a reaper that this participant may hold a cell.
     lease: KeptLease<'t>,
+    /// The words that stay as they are while the queue is full, if the last push found it so.
+    full: Cell<Option<Room>>,
     /// The last time that a wait looked for dead participants.
     looked: Cell<Option<Instant>>,
     /// The number of jobs that are bound to this consumer through this value.
@@ -174,6 +178,7 @@ impl Core {
                 handle,
                 cells,
                 lease: KeptLease::new(lease),
+                full: Cell::new(None),
                 looked: Cell::new(None),
                 bound: Cell::new(0),
                 owner: None,
@@ -228,7 +233,7 @@ impl<T: Pod> Queue<'_, T> {
     #[inline]
     fn try_push(&self, job: &T) -> Result<(), QueueError> {
         let me = self.lease.enter()?;
-        let ticket = self.cells.claim(me).map_err(|why| self.refuse(why))?;
+        let ticket = self.claim(me)?;
         self.write(&ticket, job);
         match self.cells.publish(ticket, me) {
             true => Ok(()),
@@ -397,6 +402,12 @@ impl<T> Queue<'_, T> {
     /// ```
     pub fn handle(&self) -> QueueHandle<T> {
         QueueHandle::of(self.handle)
+    }
+
+    #[inline]
+    fn claim(&self, me: SeatId) -> Result<Ticket, QueueError> {
+        let claimed = self.cells.claim(me, &self.full);
+        claimed.map_err(|why| self.refuse(why))
     }
 
     #[cold]

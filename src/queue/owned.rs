@@ -147,6 +147,7 @@ impl<'t, T: Element, D: Dimension> Queue<'t, OwnedArray<T, D>> {
             let bits = self.cells.array(ticket.position);
             let is_ours = array_of(self.table.segment().memory(), key, bits).is_some_and(
                 |(slot, generation)| {
+                    self.table.footprint.add(slot.index);
                     // QUEUED → owned by `me`. Release: as for every change of the owner.
                     slot.change(|word| word.dequeue(generation, me)).is_ok()
                 },
@@ -197,7 +198,7 @@ impl<'t, T: Element, D: Dimension> Queue<'t, OwnedArray<T, D>> {
         if !slot.word().is_owned_by(me) {
             return Err(self.not_owned(any));
         }
-        let ticket = self.cells.claim(me).map_err(|why| self.refuse(why))?;
+        let ticket = self.claim(me)?;
         self.cells.set_array(ticket.position, handle.to_bits());
         // Owned by `me` → QUEUED. Release: as for every change of the owner.
         if slot.change(|word| word.enqueue(generation, me)).is_err() {
@@ -282,7 +283,7 @@ impl Cells<'_> {
             self.settle(ticket.position, ticket.word, empty);
         }
         // Wakes producers that found no free cell.
-        self.release_end();
+        self.count_freed();
     }
 
     /// Calls `visit` for each array whose job is bound to `seat`, and that is still the queue's.

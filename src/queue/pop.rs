@@ -101,7 +101,7 @@ impl Cells<'_> {
             // Release: pairs with the Acquire in `claim_in`.
             self.cell(ticket.position).publish_owned(ticket.word, empty);
         }
-        self.advance_to(HEAD, ticket.front);
+        self.free_room(ticket.front);
     }
 
     /// Scans the cells of the positions from `head` up to `tail`. Stops at a job that is certainly

@@ -1,6 +1,8 @@
 //! Pushing: the steps of a producer.
 
-use super::cells::{Cells, Seen, TAIL, Ticket};
+use core::cell::Cell;
+
+use super::cells::{Cells, Room, Seen, TAIL, Ticket};
 use crate::sync::Ordering;
 use crate::word::{CellWord, EndWord, SeatId};
 
@@ -14,18 +16,48 @@ pub(crate) enum ClaimError {
 
 impl Cells<'_> {
     /// Claims a cell for a job of `me`: at the tail, or the first possible one after it.
+    ///
+    /// `full` belongs to the caller alone. It has the words that show until when the queue stays
+    /// full, if it was full at the last call.
     #[inline]
-    pub(crate) fn claim(&self, me: SeatId) -> Result<Ticket, ClaimError> {
-        let mut before = None;
+    pub(super) fn claim(
+        &self,
+        me: SeatId,
+        full: &Cell<Option<Room>>,
+    ) -> Result<Ticket, ClaimError> {
+        // The usual case, which `search_room` would find first.
+        let start = self.start(self.end(TAIL))?;
+        self.claim_in(start, self.lap(start), me)
+            .or_else(|_| self.search_room(me, full))
+    }
+
+    /// Returns the position of the tail, from which a producer searches.
+    #[inline]
+    fn start(&self, tail: EndWord) -> Result<u64, ClaimError> {
+        if tail.is_closed() {
+            return Err(ClaimError::Closed);
+        }
+        let start = tail.position();
+        let last_lap = CellWord::CLAIM_LIMIT.min(EndWord::LAST_POSITION >> self.shape.shift);
+        match self.lap(start) + 2 >= last_lap {
+            true => Err(ClaimError::UsedUp { position: start }),
+            false => Ok(start),
+        }
+    }
+
+    /// Does the work of [`Cells::claim`] from the tail on.
+    // Not inlined: the usual push does not get here.
+    #[inline(never)]
+    fn search_room(&self, me: SeatId, full: &Cell<Option<Room>>) -> Result<Ticket, ClaimError> {
+        let (mut before, mut room) = (None, None);
         'again: loop {
             let tail = self.end(TAIL);
-            if tail.is_closed() {
-                return Err(ClaimError::Closed);
-            }
-            let start = tail.position();
-            let last_lap = CellWord::CLAIM_LIMIT.min(EndWord::LAST_POSITION >> self.shape.shift);
-            if self.lap(start) + 2 >= last_lap {
-                return Err(ClaimError::UsedUp { position: start });
+            let start = self.start(tail)?;
+            if let Some(then) = full.get() {
+                if self.room() == then {
+                    return Err(ClaimError::Full);
+                }
+                full.set(None);
             }
             let mut seen = Seen::default();
             let mut later = None;
@@ -52,9 +84,13 @@ impl Cells<'_> {
             }
             // Two equal passes, and no cell EMPTY: none was free between them.
             if before == Some(seen) {
+                full.set(room);
                 return Err(ClaimError::Full);
             }
             before = Some(seen);
+            // Before the second pass: a cell that becomes EMPTY after that pass changes these words
+            // later.
+            room = Some(self.room());
         }
     }
 

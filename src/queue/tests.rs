@@ -1,6 +1,7 @@
 //! Queues in one process: order, full and empty, types, closing, damage, and a random program.
 
 mod bound;
+mod full;
 mod steps;
 
 use std::collections::VecDeque;
@@ -337,7 +338,7 @@ proptest! {
                     }
                 },
                 3..=5 => prop_assert_eq!(queue.pop().unwrap(), model.pop_front()),
-                6 => if queue.cells.claim(dead).is_ok() {
+                6 => if queue.claim(dead).is_ok() {
                     held += 1;
                 },
                 7 => {

@@ -1,5 +1,7 @@
 //! The items that a reap takes back, and the seats that it leaves alone.
 
+mod leaving;
+
 use ndarray::{Axis, Ix1};
 
 use super::*;
@@ -204,8 +206,8 @@ fn hints_lead_to_what_one_that_leaves_held() {
     let slots = [owned, reserved, read, written];
     let led_to = || slots.map(|slot| hints.leads_to(class, slot));
     assert_eq!(led_to(), [false; 4]);
+    leave(&segment, seat, &leaver.core.footprint, &Reclaimer);
     std::mem::forget(leaver);
-    leave(&segment, seat, &Reclaimer);
     assert_eq!(led_to(), [true; 4]);
     let seat = seat.index().unwrap();
     assert!(!memory.seat_word(seat).load(Ordering::Relaxed).is_taken());

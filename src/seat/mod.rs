@@ -4,8 +4,12 @@
 //! lives, so another process gets the lock only after its death. Leaving and reaping are therefore
 //! the same walk over the slots, [`Reclaim::reclaim`], and each of its steps may be repeated. A
 //! reaper that dies loses the lock, and the next reaper starts over.
+//!
+//! A participant that leaves knows in private memory in which spans it may hold something, its
+//! [`Footprint`], and walks over these alone.
 
 pub(crate) mod error;
+mod footprint;
 mod peer;
 mod report;
 
@@ -16,6 +20,7 @@ use crate::segment::Segment;
 use crate::sync::Ordering;
 use crate::word::SeatId;
 pub(crate) use error::JoinError;
+pub(crate) use footprint::Footprint;
 pub use peer::Peer;
 pub use report::{ReapReport, TornTile};
 
@@ -27,7 +32,9 @@ pub(crate) const REAP_INTERVAL: Duration = Duration::from_millis(20);
 /// that a participant can hold.
 pub(crate) trait Reclaim {
     /// Releases all that `seat` holds. The caller has the seat's lock, and so acts for the seat.
-    fn reclaim(&self, segment: &Segment, seat: SeatId, dead: bool) -> ReapReport;
+    ///
+    /// `leaving` has the spans of the participant if it is the caller. Otherwise it is dead.
+    fn reclaim(&self, segment: &Segment, seat: SeatId, leaving: Option<&Footprint>) -> ReapReport;
 }
 
 /// A participant's entry about itself.
@@ -126,7 +133,7 @@ pub(crate) fn join(segment: &Segment, above: &dyn Reclaim) -> Result<SeatId, Joi
         // Relaxed, here and in `reap`: the lock of the seat orders its holders.
         if word.load(Ordering::Relaxed).is_taken() {
             // Taken, but its lock was free: its holder is dead.
-            let _ = above.reclaim(segment, seat, true);
+            let _ = above.reclaim(segment, seat, None);
             mark_free(memory, index);
         }
         ParticipantInfo::write(memory, index);
@@ -151,12 +158,12 @@ pub(crate) fn join(segment: &Segment, above: &dyn Reclaim) -> Result<SeatId, Joi
     })
 }
 
-/// Releases a seat of this process and all that it holds.
-pub(crate) fn leave(segment: &Segment, seat: SeatId, above: &dyn Reclaim) {
+/// Releases a seat of this process and all that it holds, which is in the spans of `footprint`.
+pub(crate) fn leave(segment: &Segment, seat: SeatId, footprint: &Footprint, above: &dyn Reclaim) {
     let Some(index) = seat.index() else {
         return;
     };
-    let _ = above.reclaim(segment, seat, false);
+    let _ = above.reclaim(segment, seat, Some(footprint));
     mark_free(segment.memory(), index);
     segment.unlock_seat(index);
 }
@@ -189,7 +196,7 @@ pub(crate) fn reap(
         }
         // Check again under the lock: another reaper may have finished in between.
         if word.load(Ordering::Relaxed).is_taken() {
-            report.add(above.reclaim(segment, SeatId::from_index(index), true));
+            report.add(above.reclaim(segment, SeatId::from_index(index), None));
             mark_free(memory, index);
             report.seats += 1;
         }

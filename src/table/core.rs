@@ -15,7 +15,7 @@ use super::slot::{ReleaseOutcome, Slot};
 use super::wait_word::ReleaseCount;
 use crate::handle::AnyHandle;
 use crate::seat::JoinError;
-use crate::seat::{self, ReapReport};
+use crate::seat::{self, Footprint, ReapReport};
 use crate::segment::ForeignLock;
 use crate::segment::fork::TokenWord;
 use crate::segment::{self, Segment};
@@ -38,6 +38,9 @@ pub struct Core {
     token: Cell<u64>,
     /// Tells which process this is.
     process: TokenWord,
+    /// The spans in which the seat may hold something. Add to it before the slot's word or row names
+    /// the seat, or before the call returns.
+    pub(crate) footprint: Footprint,
     pub(super) cache: RefCell<Cache>,
     /// Shared leases that this seat has on a slot beyond the first.
     pub(super) recursive: RefCell<HashMap<SlotIndex, usize>>,
@@ -72,6 +75,7 @@ impl Core {
             seat: Cell::new(seat),
             token: Cell::new(token),
             process: TokenWord::of_this_process(),
+            footprint: Footprint::new(),
             cache: RefCell::new(Cache::new(segment.retain_limits())),
             recursive: RefCell::default(),
             own_releases: ReleaseCount::default(),
@@ -95,7 +99,7 @@ impl Core {
         self.inbox.borrow().close();
         self.above.forget_own_names(self);
         self.leave_cache();
-        seat::leave(&self.segment, self.seat.get(), self.above);
+        seat::leave(&self.segment, self.seat.get(), &self.footprint, self.above);
     }
 
     /// Returns the number of searches through all slots.
@@ -161,6 +165,7 @@ impl Core {
         let handle = handle.into();
         let me = self.enter()?;
         let (slot, generation) = self.tables().usable(handle)?;
+        self.footprint.add(slot.index);
         // Unowned → owned by `me`, by one compare-and-swap: one of several adopters succeeds.
         let adopt_from = |from| slot.change(|word| word.adopt(generation, from, me));
         let Err(word) = adopt_from(SeatId::NONE) else {
@@ -351,6 +356,7 @@ impl Core {
         }
         let seat = seat::join(&self.segment, self.above)?;
         // The parent's records belong to the parent.
+        self.footprint.clear();
         self.renew_cache();
         self.recursive.borrow_mut().clear();
         self.pins.borrow_mut().clear();

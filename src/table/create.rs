@@ -151,6 +151,7 @@ impl Core {
             Some(reserved) => reserved,
             None => self.search(bytes, class, me)?,
         };
+        self.footprint.add(slot.index);
         Ok(Reserved {
             slot,
             word,
@@ -197,10 +198,12 @@ impl Core {
         let recent = self
             .allocator(&mut self.cache.borrow_mut(), me)
             .recent(class, committed_size(class, bytes));
-        match recent {
-            Some(reserved) => Ok((reserved, None)),
-            None => self.find_slot(bytes, class, me),
-        }
+        let (reserved, commit) = match recent {
+            Some(reserved) => (reserved, None),
+            None => self.find_slot(bytes, class, me)?,
+        };
+        self.footprint.add(reserved.slot.index);
+        Ok((reserved, commit))
     }
 
     /// Finds a slot for `bytes`. Returns the pages to commit, if any are missing.

@@ -35,6 +35,7 @@ impl Core {
         handle: AnyHandle,
     ) -> Option<SharedLease<'t>> {
         let (_, generation) = handle.unpack(self.segment.key());
+        self.footprint.add(slot.index);
         let shared = slot.hold_for_retire(generation, self.own_seat())?;
         Some(self.shared_lease(slot, handle, shared))
     }
@@ -49,6 +50,7 @@ impl Core {
         let Some((slot, generation)) = self.slot(handle) else {
             return Err(LeaseError::Stale { handle }.into());
         };
+        self.footprint.add(slot.index);
         match slot.lock_shared(generation, me) {
             Ok(shared) => Ok((slot, shared)),
             Err((why, tail)) => Err(self.refuse(handle, why, tail)),
@@ -66,6 +68,7 @@ impl Core {
         let Some((slot, generation)) = self.slot(handle) else {
             return Err(LeaseError::Stale { handle }.into());
         };
+        self.footprint.add(slot.index);
         match slot.lock_exclusive(generation, me, purpose) {
             Ok(()) => {
                 if purpose == Purpose::Recover {
@@ -89,6 +92,7 @@ impl Core {
     pub(crate) fn lease_poisoned(&self, handle: AnyHandle) -> Result<SharedLease<'_>, LeaseError> {
         let me = self.enter()?;
         let (slot, generation) = self.slot(handle).ok_or(LeaseError::Stale { handle })?;
+        self.footprint.add(slot.index);
         match slot.lock_poisoned(generation, me) {
             Ok(shared) => Ok(self.shared_lease(slot, handle, shared)),
             Err((why, tail)) => Err(self.refuse(handle, why, tail).into()),
@@ -180,6 +184,7 @@ impl Core {
     ) -> Result<SharedLease<'_>, LeaseError> {
         let me = self.enter()?;
         let (slot, generation) = self.slot(handle).ok_or(LeaseError::Stale { handle })?;
+        self.footprint.add(slot.index);
         let mut taken = slot.lock_shared(generation, me);
         if let Err((Refused::Busy(_), tail)) = taken {
             self.hint_if_freed(slot.index, tail);
@@ -201,6 +206,7 @@ impl Core {
         let me = self.enter()?;
         let handle = self.handle_of(slot, generation);
         let slot = Slot::of(self.segment.memory(), slot).ok_or(LeaseError::Stale { handle })?;
+        self.footprint.add(slot.index);
         match slot.lock_tiles(generation, opener, me) {
             Ok(shared) => Ok(self.shared_lease(slot, handle, shared)),
             Err((why, tail)) => Err(self.refuse(handle, why, tail).into()),

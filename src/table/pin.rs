@@ -31,6 +31,7 @@ impl Core {
         let Some((slot, generation)) = self.slot(handle) else {
             return Err(LeaseError::Stale { handle });
         };
+        self.footprint.add(slot.index);
         if let Err((why, tail)) = slot.pin(self.segment.memory(), generation, me) {
             return Err(self.refuse(handle, why, tail).into());
         }

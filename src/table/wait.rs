@@ -184,6 +184,7 @@ impl Core {
         // A lease of a value that was dropped is none of one's own.
         self.empty_inbox();
         let (slot, generation) = self.slot(handle).ok_or(LeaseError::Stale { handle })?;
+        self.footprint.add(slot.index);
         loop {
             if !waiter.is_shared && slot.reads_already(generation, me) {
                 return Ok(Look::Taken(slot, Shared::Recursive));
@@ -212,6 +213,7 @@ impl Core {
         // A lease of a value that was dropped is none of one's own.
         self.empty_inbox();
         let (slot, generation) = self.slot(handle).ok_or(LeaseError::Stale { handle })?;
+        self.footprint.add(slot.index);
         // A seat that the process has left is not acted for.
         waiter.announced = waiter.announced.filter(|(_, stay)| *stay == self.stay());
         loop {

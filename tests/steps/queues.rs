@@ -14,6 +14,8 @@ pub const OPERATIONS: &[Operation] = &[
     ("make a queue", queue),
     ("push", push),
     ("pop", pop),
+    ("pop from a full queue", pop_from_full),
+    ("acknowledge a job of a full queue", ack_in_full),
     ("pop with acknowledgement", pop_with_ack),
     ("pop with acknowledgement, and acknowledge", pop_and_ack),
     ("pop with acknowledgement, and give back", pop_and_give_back),
@@ -76,6 +78,45 @@ fn pop(run: &mut Run) {
     assert_works(&queue);
     drop(queue);
     ground.survive(run);
+}
+
+/// Kills a consumer that does `act` with the job of a full queue, of which the survivor knows that it
+/// is full. Checks that afterwards the job is in the queue, or the survivor finds its cell.
+fn in_full(run: &mut Run, act: impl FnOnce(&Queue<'_, u64>)) {
+    let ground = Ground::new();
+    let queue = ground.table.queue::<u64>(1).unwrap();
+    queue.push(1).unwrap();
+    assert!(queue.push(2).unwrap_err().is_full());
+    run.victim(|| {
+        let table = ground.join();
+        let queue = table.open_queue(queue.handle()).unwrap();
+        mark();
+        act(&queue);
+        mark();
+    });
+    // What it knows now may be what the death has left.
+    let early = queue.push(2).is_ok();
+    ground.table.reap().unwrap();
+    let late = !early && queue.push(2).is_ok();
+    let job = if early || late { 2 } else { 1 };
+    assert_eq!(queue.pop().unwrap(), Some(job));
+    for lap in 0..3 {
+        queue.push(lap).unwrap();
+        assert!(queue.push(0).unwrap_err().is_full());
+        assert_eq!(queue.pop().unwrap(), Some(lap));
+    }
+    drop(queue);
+    ground.survive(run);
+}
+
+fn pop_from_full(run: &mut Run) {
+    in_full(run, |queue| assert_eq!(queue.pop().unwrap(), Some(1)));
+}
+
+fn ack_in_full(run: &mut Run) {
+    in_full(run, |queue| {
+        queue.pop_with_ack().unwrap().unwrap().ack().unwrap();
+    });
 }
 
 /// Kills a consumer that does `act` with the first of two jobs. Returns the jobs that are left and

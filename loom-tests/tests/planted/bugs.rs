@@ -441,6 +441,34 @@ pub const BUGS: &[Bug] = &[
         model: ("queue", "order::never_full_while_a_job_moves"),
     },
     Bug {
+        name: "a full queue is remembered by words from after the look",
+        file: "src/queue/push.rs",
+        at: "full.set(«room»);",
+        instead: "Some(self.room())",
+        model: ("queue", "full::a_pop_makes_room"),
+    },
+    Bug {
+        name: "a pop that leaves the head where it is tells no producer",
+        file: "src/queue/cells.rs",
+        at: "Err(_) => «self.count_freed()»,",
+        instead: "self.advance_to(HEAD, 0)",
+        model: ("queue", "full::a_pop_beside_a_dead_producer_makes_room"),
+    },
+    Bug {
+        name: "a free cell is counted after the producers were woken",
+        file: "src/queue/cells.rs",
+        at: "«self.head[FREED].fetch_add(1, Ordering::Release);\n        self.advance_to(HEAD, 0)»;",
+        instead: "self.advance_to(HEAD, 0); self.head[FREED].fetch_add(1, Ordering::Release);",
+        model: ("queue", "acks::an_acknowledgement_wakes_a_producer"),
+    },
+    Bug {
+        name: "a reap tells no producer of a cell that the dead consumer had emptied",
+        file: "src/queue/cells.rs",
+        at: "«self.count_freed()»;\n        recovered",
+        instead: "self.advance_to(HEAD, 0)",
+        model: ("queue", "full::death_beside_a_refused_producer"),
+    },
+    Bug {
         name: "a reap leaves the cells of a queue",
         file: "src/queue/cells.rs",
         at: "let Some(undone) = «word.undo(seat)» else",
@@ -457,8 +485,8 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "a seat is free before all that it held is",
         file: "src/seat/mod.rs",
-        at: "let _ = «above.reclaim(segment, seat, false)»;\n    mark_free",
-        instead: "{ mark_free(segment.memory(), index); above.reclaim(segment, seat, false) }",
+        at: "let _ = «above.reclaim(segment, seat, Some(footprint))»;\n    mark_free",
+        instead: "{ mark_free(segment.memory(), index); above.reclaim(segment, seat, Some(footprint)) }",
         model: (
             "seats",
             "joining::verify_beside_joins_and_leaves_reports_no_damage",
@@ -777,7 +805,7 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "an acknowledgement wakes nobody",
         file: "src/queue/bound.rs",
-        at: "consumers of a closed queue.\n        «self.release_end()»;",
+        at: "consumers of a closed queue.\n        «self.count_freed()»;",
         instead: "()",
         model: ("queue", "acks::an_acknowledgement_wakes_a_producer"),
     },

@@ -224,21 +224,27 @@ fn a_given_back_job_wakes_a_sleeper() {
     });
 }
 
-/// I7: a producer that waits for the cell of a bound job is woken by the acknowledgement.
+/// I7: a producer that waits for the cell of a bound job is woken by the acknowledgement, also if
+/// another bound job keeps the tail's cell.
 #[test]
 fn an_acknowledgement_wakes_a_producer() {
-    check(3, || {
-        let [first, second] = tables(&segment(2));
-        let queue = filled(&first, 1, &[1]);
-        let held = queue.pop_with_ack().unwrap().unwrap();
-        let producer = other(second, queue.handle(), |queue| {
-            queue.push_timeout(2, Duration::MAX).unwrap();
+    for others in [0, 1] {
+        check(3, move || {
+            let [first, second] = tables(&segment(2));
+            let jobs = Vec::from_iter(1..=others + 1);
+            let queue = filled(&first, jobs.len(), &jobs);
+            let mut held =
+                Vec::from_iter(jobs.iter().map(|_| queue.pop_with_ack().unwrap().unwrap()));
+            let producer = other(second, queue.handle(), |queue| {
+                queue.push_timeout(9, Duration::MAX).unwrap();
+            });
+            held.pop().unwrap().ack().unwrap();
+            let _second = producer.join().unwrap();
+            held.into_iter().for_each(|job| job.ack().unwrap());
+            assert_eq!(rest(&queue), [(9, 1)]);
+            assert_whole(&queue);
         });
-        held.ack().unwrap();
-        let _second = producer.join().unwrap();
-        assert_eq!(rest(&queue), [(2, 1)]);
-        assert_whole(&queue);
-    });
+    }
 }
 
 /// I7: consumers of a closed queue wait for a job that is bound to one of them, and get it if it

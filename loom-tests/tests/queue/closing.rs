@@ -55,6 +55,23 @@ fn writes_before_the_close_are_seen_after_it() {
     });
 }
 
+/// I7: a producer that sleeps for a free cell, or is about to, is woken by the close. It knows that
+/// the queue is full, and looks at no cell again.
+#[test]
+fn the_close_wakes_a_producer() {
+    check(3, || {
+        let [first, second] = tables(&segment(2));
+        let queue = filled(&first, 1, &[1]);
+        let producer = other(second, queue.handle(), |queue| {
+            queue.push_timeout(2, Duration::MAX).unwrap_err()
+        });
+        queue.close();
+        let (refused, _second) = producer.join().unwrap();
+        assert!(refused.is_closed());
+        assert_eq!(rest(&queue), [1]);
+    });
+}
+
 /// I7: a consumer of a closed queue that waits while another takes the last job returns with it.
 #[test]
 fn a_waiter_for_the_last_job_returns() {

@@ -8,6 +8,7 @@
 mod acks;
 mod closing;
 mod deaths;
+mod full;
 mod order;
 mod waiting;
 

@@ -226,7 +226,7 @@ fn begin_push<'t>(queue: &Queue<'t, Jobs>, table: &'t HandleTable, seat: SeatId)
     let maker = SeatId::from_index(table.seat().unwrap());
     slot.change(|word| word.adopt(generation, maker, seat))
         .unwrap();
-    let ticket = queue.cells.claim(seat).unwrap();
+    let ticket = queue.claim(seat).unwrap();
     queue.cells.set_array(ticket.position, handle.to_bits());
     slot.change(|word| word.enqueue(generation, seat)).unwrap();
     Begun {

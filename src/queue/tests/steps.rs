@@ -25,7 +25,7 @@ fn cell(queue: &Queue<'_, u64>, index: u64) -> (CellState, u64) {
 
 /// Fills a cell without moving the tail, as a producer that dies in between.
 fn fill_without_the_tail(queue: &Queue<'_, u64>, job: u64) {
-    let ticket = queue.cells.claim(DEAD).unwrap();
+    let ticket = queue.claim(DEAD).unwrap();
     queue.write(&ticket, &job);
     let full = ticket.word.publish(DEAD).unwrap();
     let cell = queue.cells.cell(ticket.position);
@@ -99,7 +99,7 @@ fn a_push_that_comes_after_the_close_is_withdrawn() {
     let table = table();
     let queue = table.queue::<u64>(4).unwrap();
     let me = queue.lease.enter().unwrap();
-    let ticket = queue.cells.claim(me).unwrap();
+    let ticket = queue.claim(me).unwrap();
     queue.close();
     assert!(!queue.cells.publish(ticket, me));
     assert_eq!(cell(&queue, 0), (CellState::Empty, 1));
@@ -122,7 +122,7 @@ fn faults_reports_held_cells_with_their_holder() {
     queue.push(2).unwrap();
     assert_eq!(told(), []);
     let taken = queue.cells.take(DEAD).unwrap();
-    let claimed = queue.cells.claim(DEAD).unwrap();
+    let claimed = queue.claim(DEAD).unwrap();
     let invalid = 7 << 12;
     queue
         .cells
@@ -231,7 +231,7 @@ fn the_head_follows_pops_up_to_a_cell_that_may_hold_a_job() {
         assert_eq!(queue.pop().unwrap(), Some(popped));
         assert_eq!(head(), popped);
     }
-    let _claimed = queue.cells.claim(DEAD).unwrap();
+    let _claimed = queue.claim(DEAD).unwrap();
     queue.push(10).unwrap();
     assert_eq!(queue.pop().unwrap(), Some(10));
     assert!(queue.is_empty());

@@ -95,7 +95,8 @@ pub fn scan(root: &Path) -> io::Result<Vec<Asked>> {
         let name = path.strip_prefix(root).unwrap_or(&path);
         let name = name.to_string_lossy().into_owned();
         let outside = OUTSIDE.iter().any(|(file, _)| *file == name);
-        if outside || name.starts_with(FACADE) || name.ends_with("tests.rs") {
+        let tests = name.contains("/tests/") || name.ends_with("tests.rs");
+        if outside || tests || name.starts_with(FACADE) {
             continue;
         }
         let text = fs::read_to_string(&path)?;
