@@ -11,6 +11,7 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use common::busy::Busy;
 use common::process::Process;
 use common::{Bench, each, median, timed};
 use ndarray::{ArrayViewMut1, Axis};
@@ -262,11 +263,11 @@ fn under_competition(bench: &Bench, table: &HandleTable) {
         let start = Instant::now();
         alone();
         let took_alone = start.elapsed().as_secs_f64();
-        let busy: Vec<Process> = (0..BUSY).map(|_| Process::busy()).collect();
+        let busy = Busy::start(BUSY);
         let (start, before) = (Instant::now(), Process::time_of_ended());
         crowded();
         let took = start.elapsed().as_secs_f64();
-        busy.into_iter().for_each(Process::kill);
+        drop(busy);
         let used = (Process::time_of_ended() - before).as_secs_f64();
         let left_over = 1.0 - used / (processors * start.elapsed().as_secs_f64());
         // The first round warms up.

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each bench uses a part of it")]
 
+pub mod busy;
 pub mod process;
 
 use std::hint::black_box;
@@ -12,7 +13,9 @@ const SAMPLE: Duration = Duration::from_millis(5);
 const SAMPLES: usize = 31;
 /// Number of samples if each is a single call.
 const CALLS: usize = 2001;
-/// Time after which no further samples are taken, once there are `SAMPLES`.
+/// Smallest number of samples of a long call.
+const FEW: usize = 5;
+/// Time after which no further samples are taken, once there are enough.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Quotient of the halves of a run beyond which it is reported as unsteady: a third.
@@ -22,6 +25,16 @@ const STEADY: f64 = 4.0 / 3.0;
 pub struct Subject<'a> {
     name: String,
     run: Box<dyn FnMut(u64) -> Duration + 'a>,
+    /// A repetition does this many operations.
+    operations: usize,
+}
+
+impl Subject<'_> {
+    /// Declares that a repetition does `operations` operations. The times are those of one.
+    pub fn per(mut self, operations: usize) -> Self {
+        self.operations = operations;
+        self
+    }
 }
 
 /// Creates a subject that is timed from outside.
@@ -40,6 +53,7 @@ pub fn timed<'a>(name: impl Into<String>, run: impl FnMut(u64) -> Duration + 'a)
     Subject {
         name: name.into(),
         run: Box::new(run),
+        operations: 1,
     }
 }
 
@@ -117,33 +131,58 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// Parses `--json`, `--quick`, and parts of names. Ignores other options, among them the
-    /// `--bench` that cargo adds. A build without optimisation is always quick: it only shows that
-    /// the bench runs.
+    /// Parses the arguments, and prints the head of the table.
     pub fn from_args() -> Bench {
-        let (options, filters): (Vec<_>, Vec<_>) = std::env::args()
-            .skip(1)
-            .partition(|arg| arg.starts_with("--"));
-        let bench = Bench {
-            json: options.iter().any(|option| option == "--json"),
-            quick: cfg!(debug_assertions) || options.iter().any(|option| option == "--quick"),
-            options,
-            filters,
-        };
+        let bench = Bench::parse();
         if !bench.json {
             println!("{:<44}{:>12}{:>12}{:>10}", "", "min", "median", "ratio");
         }
         bench
     }
 
+    /// Parses `--json`, `--quick`, and parts of names. Ignores other options, among them the
+    /// `--bench` that cargo adds. A build without optimisation is always quick: it only shows that
+    /// the bench runs.
+    pub fn parse() -> Bench {
+        let (mut options, mut filters) = (Vec::new(), Vec::new());
+        let mut args = std::env::args().skip(1);
+        while let Some(arg) = args.next() {
+            match arg.as_str() {
+                "--plot" => options.extend(args.next().map(|value| format!("{arg}={value}"))),
+                option if option.starts_with("--") => options.push(arg),
+                _ => filters.push(arg),
+            }
+        }
+        Bench {
+            json: options.iter().any(|option| option == "--json"),
+            quick: cfg!(debug_assertions) || options.iter().any(|option| option == "--quick"),
+            options,
+            filters,
+        }
+    }
+
     pub fn is_quick(&self) -> bool {
         self.quick
     }
 
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Returns `true` if the command line has an option of a single bench.
+    pub fn has(&self, name: &str) -> bool {
+        self.options.iter().any(|option| option == name)
+    }
+
     /// Returns the number in an option `--name=number` of a single bench.
     pub fn number(&self, name: &str) -> Option<u64> {
-        let value = |option: &String| option.strip_prefix(name)?.strip_prefix('=')?.parse().ok();
-        self.options.iter().find_map(value)
+        self.value(name)?.parse().ok()
+    }
+
+    /// Returns the text in an option `--name=text` of a single bench.
+    pub fn value(&self, name: &str) -> Option<&str> {
+        let mut options = self.options.iter();
+        options.find_map(|option| option.strip_prefix(name)?.strip_prefix('='))
     }
 
     /// Returns `true` if the command line selects the figure.
@@ -161,12 +200,21 @@ impl Bench {
             true => (SAMPLE / 10, 5),
             false => (SAMPLE, SAMPLES),
         };
-        let batches: Vec<u64> = subjects
-            .iter_mut()
-            .map(|subject| calibrate(subject, target))
-            .collect();
-        let taken = sample(&mut subjects, &batches, samples);
+        let taken = take(&mut subjects, target, samples, SAMPLES);
         self.report(names(subjects), taken, Samples::ratio);
+    }
+
+    /// Measures the subjects in turns. Returns the name of each, and the minimum and the median of
+    /// its times in nanoseconds. Takes more and shorter samples than [`compare`](Bench::compare), so
+    /// that some of them are undisturbed on a busy machine too, and fewer of calls that take long.
+    pub fn measure(&self, mut subjects: Vec<Subject<'_>>) -> Vec<(String, [f64; 2])> {
+        let (target, samples) = match self.quick {
+            true => (SAMPLE / 10, 5),
+            false => (SAMPLE / 5, 3 * SAMPLES),
+        };
+        let taken = take(&mut subjects, target, samples, FEW);
+        let times = taken.iter().map(|taken| [taken.min(), taken.median()]);
+        names(subjects).into_iter().zip(times).collect()
     }
 
     /// Measures one subject after the other, each sample a single call. Use this if the times of
@@ -179,7 +227,7 @@ impl Bench {
         let samples = if self.quick { 31 } else { CALLS };
         let taken = subjects
             .iter_mut()
-            .flat_map(|subject| sample(std::slice::from_mut(subject), &[1], samples))
+            .flat_map(|subject| sample(std::slice::from_mut(subject), &[1], samples, SAMPLES))
             .collect();
         self.report(names(subjects), taken, Samples::ratio_of_medians);
     }
@@ -238,17 +286,35 @@ fn names(subjects: Vec<Subject<'_>>) -> Vec<String> {
     subjects.into_iter().map(|subject| subject.name).collect()
 }
 
-/// Takes samples of each subject in turns.
-fn sample(subjects: &mut [Subject<'_>], batches: &[u64], samples: usize) -> Vec<Samples> {
+/// Takes samples of each subject in turns, each of about `target` once it is warm.
+fn take(
+    subjects: &mut [Subject<'_>],
+    target: Duration,
+    samples: usize,
+    least: usize,
+) -> Vec<Samples> {
+    let each = subjects.iter_mut();
+    let batches: Vec<u64> = each.map(|subject| calibrate(subject, target)).collect();
+    sample(subjects, &batches, samples, least)
+}
+
+/// Takes samples of each subject in turns; after `PATIENCE` no more than `least`.
+fn sample(
+    subjects: &mut [Subject<'_>],
+    batches: &[u64],
+    samples: usize,
+    least: usize,
+) -> Vec<Samples> {
     let mut taken: Vec<_> = subjects.iter().map(|_| Samples(Vec::new())).collect();
     let start = Instant::now();
     for round in 0..samples {
-        if round >= SAMPLES && start.elapsed() > PATIENCE {
+        if round >= least && start.elapsed() > PATIENCE {
             break;
         }
         for ((subject, &batch), taken) in subjects.iter_mut().zip(batches).zip(&mut taken) {
             let time = (subject.run)(batch);
-            taken.0.push(time.as_secs_f64() * 1e9 / batch as f64);
+            let operations = batch as f64 * subject.operations as f64;
+            taken.0.push(time.as_secs_f64() * 1e9 / operations);
         }
     }
     taken
@@ -281,7 +347,8 @@ fn digits(ratio: f64) -> String {
     }
 }
 
-fn time(ns: f64) -> String {
+/// Formats a duration in nanoseconds.
+pub fn time(ns: f64) -> String {
     match ns {
         ns if ns < 1e3 => format!("{ns:.1} ns"),
         ns if ns < 1e6 => format!("{:.2} µs", ns / 1e3),

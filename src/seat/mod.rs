@@ -182,6 +182,11 @@ pub(crate) fn reap(
         if SeatId::from_index(index) == me || !word.load(Ordering::Relaxed).is_taken() {
             continue;
         }
+        // Skip the living after one look: an attempt to lock needs a second one, which tells their
+        // locks from foreign ones.
+        if segment.shows_seat_lock(index)? {
+            continue;
+        }
         if !segment.try_lock_seat(index, me.index())? {
             // A foreign read lock excludes the participant's own lock: the participant is dead.
             // Reclaim nothing without a lock of our own, because another process could act for the

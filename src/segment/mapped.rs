@@ -365,6 +365,15 @@ impl Inner {
         }
     }
 
+    /// Returns `true` if a look at the file's locks shows that a seat is locked. A segment without
+    /// a file shows none.
+    pub(super) fn shows_seat_lock(&self, index: usize) -> Result<bool, SegmentError> {
+        match &self.backing {
+            Backing::InProcess(_) => Ok(false),
+            Backing::File(_) => self.is_seat_locked(index),
+        }
+    }
+
     /// Releases a lock that [`try_lock_seat`](Inner::try_lock_seat) took in this process. Does
     /// nothing in a forked child that has not rebound, because the lock is its parent's.
     pub(super) fn unlock_seat(&self, index: usize) {

@@ -225,6 +225,12 @@ impl Segment {
         self.inner.is_seat_locked(index)
     }
 
+    /// Returns `true` if a look at the file's locks shows that a seat is locked, by its participant
+    /// or by a reaper. A segment without a file shows none: there an attempt to lock costs no more.
+    pub(crate) fn shows_seat_lock(&self, index: usize) -> Result<bool, SegmentError> {
+        self.inner.shows_seat_lock(index)
+    }
+
     /// Releases a lock that [`try_lock_seat`](Segment::try_lock_seat) took in this process. Does
     /// nothing in a forked child that has not rebound, because the lock is its parent's.
     pub(crate) fn unlock_seat(&self, index: usize) {

@@ -120,6 +120,11 @@ impl Inner {
         Ok(self.seats.is_locked(index))
     }
 
+    /// Returns `false`: a model has no file.
+    pub(super) fn shows_seat_lock(&self, _index: usize) -> Result<bool, SegmentError> {
+        Ok(false)
+    }
+
     pub(super) fn unlock_seat(&self, index: usize) {
         self.seats.unlock(index);
         // A dying participant unlocks nothing.
