@@ -44,7 +44,6 @@ pub const CALLS: &[Call] = &[
     ("partition/open", open_partition),
     ("round/begin+give_up", begin),
     ("round/enter+leave", enter),
-    ("step/run", step_in_a_run),
     ("find/one found before", find),
     ("publish+unpublish", publish),
     ("queue/push+pop", queue),
@@ -274,19 +273,6 @@ fn enter() {
     let round = tiles.begin().expect("nobody else has it");
     repeat(|| drop(tiles.enter().expect("it lives")));
     drop(round);
-}
-
-/// Repeats a step in a worker's loop, without any wait: a round of two empty tiles and two barriers.
-fn step_in_a_run() {
-    let table = table();
-    let tiles = two(&table);
-    let mut pool = Pool::serial(&table).expect("the parent's thread");
-    let run = pool.run(&tiles.handle(), |worker, &tiles| {
-        let tiles = worker.table().open_partition(tiles)?;
-        repeat(|| worker.for_each(&tiles, |_, _| ()).expect("a step"));
-        Ok(())
-    });
-    run.expect("a run");
 }
 
 fn find() {
