@@ -27,8 +27,8 @@ const CROWDED: usize = 3 * LINE;
 const ARGUMENTS: usize = 4 * LINE;
 const PARAMS: usize = ARGUMENTS + Arguments::WORDS;
 const FIRST_WORKER: usize = PARAMS + PARAM_WORDS;
-/// A worker's state, seat and report.
-const WORKER_WORDS: usize = 2 + Report::WORDS;
+/// A worker's state, seat, processor and report.
+const WORKER_WORDS: usize = 3 + Report::WORDS;
 
 /// The parameters of a job, in their order in memory.
 pub(super) type ParamWords = [u64; PARAM_WORDS];
@@ -161,7 +161,7 @@ impl<'m> Mailbox<'m> {
 
     /// Returns the report of a worker.
     pub(super) fn report(&self, worker: usize) -> Report<'m> {
-        Report::new(&self.worker(worker)[2..])
+        Report::new(&self.worker(worker)[3..])
     }
 
     /// Returns the seat of a worker, or no seat if the worker has not started. In a foreign pool the
@@ -169,6 +169,25 @@ impl<'m> Mailbox<'m> {
     pub(super) fn seat(&self, worker: usize) -> SeatId {
         // Relaxed: the parent uses the seat of a dead worker, whose words are final.
         SeatId::from_field(self.worker(worker)[1].load(Ordering::Relaxed))
+    }
+
+    /// Returns the processor on which a worker began its last job.
+    pub(super) fn processor(&self, worker: usize) -> Option<usize> {
+        // Relaxed: a hint.
+        let noted = self.worker(worker)[2].load(Ordering::Relaxed);
+        usize::try_from(noted.checked_sub(1)?).ok()
+    }
+
+    /// Notes the processor of a worker.
+    pub(super) fn note_processor(&self, worker: usize, processor: usize) {
+        if self.processor(worker) != Some(processor) {
+            self.worker(worker)[2].store(processor as u64 + 1, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns `true` while the pool sleeps instead of yielding, because other programs compete.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.crowded().load(Ordering::Relaxed) == 1
     }
 
     /// Returns the word that is not 0 while the pool sleeps instead of yielding, or that has the
@@ -255,9 +274,10 @@ impl<'m> Mailbox<'m> {
         self.served(worker) == job
     }
 
-    /// Resets the state, the seat and the report of a dead worker.
+    /// Resets the state, the seat, the processor and the report of a dead worker.
     pub(super) fn reset(&self, worker: usize) {
         self.worker(worker)[1].store(SeatId::NONE.field(), Ordering::Relaxed);
+        self.worker(worker)[2].store(0, Ordering::Relaxed);
         let state = self.state(worker);
         let _ = state.update(Ordering::Relaxed, Ordering::Relaxed, |_| Some(0));
         self.report(worker).clear();

@@ -10,6 +10,7 @@ use super::report::{Cause, Work};
 use super::shared::Shared;
 use super::spin::Spin;
 use super::waiting::next_job;
+use super::workers::platform::placement::Placement;
 use crate::error::Error;
 use crate::handle_table::HandleTable;
 use crate::sync::time::Instant;
@@ -46,6 +47,7 @@ pub(super) fn serve(life: &WorkerLife<'_>) -> Result<(), Error> {
     };
     let image = Image::of_this_process().ok();
     let spin = Spin::of_worker(life.shared.workers, mailbox.crowded());
+    let placement = Placement::default();
     mailbox.sit(worker, table.core.own_seat());
     mailbox.arrive(worker);
     let mut last = 0;
@@ -64,6 +66,7 @@ pub(super) fn serve(life: &WorkerLife<'_>) -> Result<(), Error> {
         if last == ENDED {
             break;
         }
+        placement.look(mailbox, worker, life.shared.workers);
         serve_job(life, mailbox, image.as_ref(), &spin, job);
     }
     drop(lease);

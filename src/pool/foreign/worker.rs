@@ -16,6 +16,7 @@ use crate::pool::mailbox::{Arguments, ENDED, ParamWords};
 use crate::pool::report::{ROOM, Work};
 use crate::pool::spin::{Spin, SpinState};
 use crate::pool::waiting::next_job;
+use crate::pool::workers::platform::placement::Placement;
 use crate::segment::Segment;
 use crate::segment::fork::process_token;
 use crate::sync::Ordering;
@@ -61,6 +62,7 @@ pub struct ForeignWorker<A: TableAccess> {
     token: u64,
     parent: Member,
     spin: Cell<SpinState>,
+    placement: Placement,
     look: Interval,
     /// The last look by `is_wanted` has found the parent dead.
     is_orphan: bool,
@@ -156,6 +158,7 @@ impl<A: TableAccess> ForeignWorker<A> {
                 token,
                 parent,
                 spin: Cell::new(spin),
+                placement: Placement::default(),
                 look: Interval::new(LOOK_AROUND),
                 is_orphan: false,
                 last: 0,
@@ -243,6 +246,8 @@ impl<A: TableAccess> ForeignWorker<A> {
                 return Err(PoolError::Gone);
             }
             self.last = job.number();
+            self.placement
+                .look(words.mailbox, self.worker, self.at.workers);
             let Some((arguments, inline)) = words.mailbox.check_in(self.worker, job) else {
                 continue;
             };

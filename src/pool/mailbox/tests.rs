@@ -13,7 +13,7 @@ const SHORT: Duration = Duration::from_millis(1);
 
 /// The first word of the workers, and the words of each worker.
 const WORKERS: usize = 96;
-const EACH: usize = 57;
+const EACH: usize = 58;
 
 fn with(workers: usize, act: impl FnOnce(Mailbox<'_>, &[Atom])) {
     let segment = Segment::in_process().unwrap();
@@ -177,13 +177,16 @@ fn reset_affects_only_the_dead_worker() {
         for worker in 0..3 {
             mailbox.arrive(worker);
             // The cause in the report: a kernel's panic.
-            words[WORKERS + worker * EACH + 2].store(1, Ordering::Relaxed);
+            words[WORKERS + worker * EACH + 3].store(1, Ordering::Relaxed);
+            mailbox.note_processor(worker, 5);
         }
         mailbox.reset(1);
         for worker in 0..3 {
-            let state = &words[WORKERS + worker * EACH..][..3];
+            let state = &words[WORKERS + worker * EACH..][..4];
             let expected = if worker == 1 { [0, 0] } else { [0b010, 1] };
-            assert_eq!([value(&state[0]), value(&state[2])], expected);
+            assert_eq!([value(&state[0]), value(&state[3])], expected);
+            let processor = if worker == 1 { None } else { Some(5) };
+            assert_eq!(mailbox.processor(worker), processor);
         }
     });
 }

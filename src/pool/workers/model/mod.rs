@@ -3,6 +3,7 @@
 pub(crate) mod catch;
 pub(crate) mod parts;
 pub(in crate::pool) mod place;
+pub(in crate::pool) mod placement;
 pub(in crate::pool) mod sizes;
 
 use crate::handle_table::HandleTable;

@@ -4,6 +4,7 @@ pub(in crate::pool) mod catch;
 mod child;
 mod fork;
 pub(in crate::pool) mod place;
+pub(in crate::pool) mod placement;
 mod process;
 mod signals;
 pub(in crate::pool) mod sizes;
