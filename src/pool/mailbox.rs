@@ -187,6 +187,7 @@ impl<'m> Mailbox<'m> {
 
     /// Returns `true` while the pool sleeps instead of yielding, because other programs compete.
     pub(super) fn is_crowded(&self) -> bool {
+        // Larger values are times of the user. Relaxed: the word only affects when a process sleeps.
         self.crowded().load(Ordering::Relaxed) == 1
     }
 
