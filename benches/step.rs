@@ -105,6 +105,16 @@ fn round_trips(bench: &Bench, table: &HandleTable) {
                 }),
             ]);
         }
+        let name = format!("step/kept/workers={workers}");
+        if bench.wants(&name) {
+            let mut pool = Pool::fork(table, workers).expect("workers");
+            let mut bare = Bare::start(Waiting::SpinsThenSleeps);
+            let mut steps = pool.steps(&tiles);
+            bench.compare_calls(vec![
+                each(&name, || steps.for_each(&(), |_, _, _| {}).expect("a step")),
+                each(format!("{name}/bare"), || bare.round_trip()),
+            ]);
+        }
     }
 }
 
@@ -144,8 +154,20 @@ fn in_a_run(bench: &Bench, table: &HandleTable) {
         .zeros::<f64, _>(WORKERS)
         .expect("memory for the bench");
     let tiles = table.partition(x.write(), Axis(0), 1).expect("an axis");
-    let [mut first, mut second] = [(); 2].map(|()| Pool::fork(table, WORKERS).expect("workers"));
+    let [mut first, mut kept, mut second] =
+        [(); 3].map(|()| Pool::fork(table, WORKERS).expect("workers"));
     bench.compare(vec![
+        timed(format!("{name}/kept"), |times| {
+            let start = Instant::now();
+            let run = kept.run(&(tiles.handle(), times), |worker, &(tiles, times)| {
+                let tiles = worker.table().open_partition(tiles)?;
+                worker.steps(&tiles, |steps| {
+                    (0..times).try_for_each(|_| steps.for_each(|_, _| ()))
+                })
+            });
+            run.expect("a run");
+            start.elapsed()
+        }),
         timed(&name, |times| {
             let start = Instant::now();
             let run = first.run(&(tiles.handle(), times), |worker, &(tiles, times)| {

@@ -200,7 +200,8 @@ pub use partition::{
 };
 #[doc(inline)]
 pub use pool::{
-    OnFailure, Pool, PoolBuilder, TileContext, UnitContext, WorkerContext, become_worker,
+    OnFailure, Pool, PoolBuilder, Steps, TileContext, UnitContext, WorkerContext, WorkerSteps,
+    become_worker,
 };
 #[doc(inline)]
 pub use queue::{Queue, QueueHandle};

@@ -44,6 +44,7 @@ pub const CALLS: &[Call] = &[
     ("partition/open", open_partition),
     ("round/begin+give_up", begin),
     ("round/enter+leave", enter),
+    ("round/go on, follow and run 2 tiles", go_on),
     ("find/one found before", find),
     ("publish+unpublish", publish),
     ("queue/push+pop", queue),
@@ -273,6 +274,23 @@ fn enter() {
     let round = tiles.begin().expect("nobody else has it");
     repeat(|| drop(tiles.enter().expect("it lives")));
     drop(round);
+}
+
+fn go_on() {
+    let table = table();
+    let tiles = two(&table);
+    let mut round = Some(tiles.begin().expect("nobody else has it"));
+    let mut part = tiles.enter().expect("it lives").expect("the round runs");
+    let mut run = || {
+        while let Some(mut tile) = part.claim().expect("valid") {
+            black_box(tile.views().as_mut_ptr());
+        }
+        let next = round.take().and_then(|round| round.try_next().ok());
+        round = next.map(|next| next.expect("its array lives"));
+        assert!(part.follow(), "the round runs");
+    };
+    repeat(&mut run);
+    drop(part);
 }
 
 fn find() {

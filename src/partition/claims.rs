@@ -97,6 +97,11 @@ impl Claims {
         }
     }
 
+    /// Begins a pass over the tiles of `round`. Nothing is held.
+    pub(super) fn begin(&mut self, round: u64) {
+        *self = Claims::new(round, self.me, self.first);
+    }
+
     /// Claims the next tile that is unclaimed in this round.
     #[inline]
     pub(super) fn next(&mut self, control: &Control<'_>, memory: &Memory) -> Option<usize> {

@@ -244,7 +244,7 @@ impl<'m> Control<'m> {
         }
     }
 
-    /// Loads the round word. Acquire: pairs with the Release of `begin` and of `settle`.
+    /// Loads the round word. Acquire: pairs with the Release of `begin`, `go_on` and `settle`.
     pub(crate) fn round(&self) -> RoundWord {
         self.round_word().load(Ordering::Acquire)
     }
@@ -287,6 +287,15 @@ impl<'m> Control<'m> {
             .update(Ordering::Relaxed, Ordering::Relaxed, |_| {
                 Some(DoneCount::start(round))
             });
+    }
+
+    /// Attempts to go on to the next round of `me`, which keeps the arrays. All tiles of the running
+    /// round are done. Returns the number of the next round.
+    pub(super) fn go_on(&self, me: SeatId) -> Result<u64, RoundWord> {
+        // Release: pairs with the Acquire in `round`. A participant that sees the next round sees the
+        // writes to all tiles of the last one.
+        let now = self.change_round(Ordering::Release, |round| round.go_on(me))?;
+        Ok(now.round())
     }
 
     /// Attempts to end the round that `opener` runs, before it releases the arrays. Returns `true`

@@ -8,10 +8,12 @@ use core::time::Duration;
 use super::control::{Control, Progress};
 use super::untyped::UntypedGroup;
 use super::{Group, Partition};
+use crate::handle::AnyHandle;
 use crate::partition::error::RoundError;
 use crate::sync::Backoff;
 use crate::table::error::LeaseError;
 use crate::table::lease::{ExclusiveLease, PartedLease, SharedLease, part_all};
+use crate::table::slot::Slot;
 use crate::word::{ClaimState, Purpose, RoundState, RoundWord, SeatId, SlotIndex};
 
 impl<'t, G: Group> Partition<'t, G> {
@@ -377,6 +379,93 @@ impl<'t, G: Group> Round<'_, 't, G> {
             true => Ok(self.end()),
             false => Err(self),
         }
+    }
+
+    /// Ends the round if every tile is done, and opens the next one with the same leases. Returns the
+    /// round as it is if tiles are still open or held.
+    ///
+    /// This is much faster than to [finish](Round::finish) the round and to [begin](Partition::begin)
+    /// the next one. The arrays stay leased, so nobody can read them in between. Participants stay in
+    /// the partition and [follow](super::RoundMember::follow) the opener.
+    ///
+    /// ```
+    /// # use ndarray::Axis;
+    /// # use ndshm::{HandleTable, Pool, Segment};
+    /// # let table = HandleTable::join(&Segment::anonymous()?)?;
+    /// # let x = table.from_shape_fn(100, |i| i as f64)?;
+    /// # let tiles = table.partition(x.write(), Axis(0), 10)?;
+    /// use std::time::Duration;
+    ///
+    /// let mut round = tiles.begin()?;
+    /// let mut part = tiles.enter()?.expect("a round is running"); // in any number of processes
+    /// for step in 1..=3 {
+    ///     while let Some(mut tile) = part.claim()? {
+    ///         tile.views().fill(f64::from(step));
+    ///     }
+    ///     if step < 3 {
+    ///         round = match round.try_next() {
+    ///             Ok(next) => next?,
+    ///             Err(_unfinished) => panic!("another participant holds a tile"),
+    ///         };
+    ///         assert!(part.follow());
+    ///     }
+    /// }
+    /// drop(part);
+    /// assert_eq!(round.number(), 3);
+    /// round.finish(Duration::from_secs(10))?;
+    /// assert_eq!(table.read(x)?[0], 3.0);
+    /// # Ok::<(), ndshm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// - [`RoundError::Torn`] if tiles are half-written. The round is over, as after
+    ///   [`finish`](Round::finish).
+    /// - The errors of [`begin`](Partition::begin), if an array of the group was freed or poisoned
+    ///   meanwhile, or the partition has run its last round. The round is over.
+    /// - [`RoundError::Forked`] in a child of the process that opened the round.
+    #[expect(clippy::result_large_err, reason = "the round itself is given back")]
+    pub fn try_next(mut self) -> Result<Result<Self, RoundError>, Self> {
+        if !self.is_ours() {
+            return Ok(Err(RoundError::Forked));
+        }
+        let mut is_whole = self.is_counted();
+        if !is_whole {
+            let progress = self.control.progress(self.round);
+            if !progress.is_over() {
+                return Err(self);
+            }
+            is_whole = progress.torn.is_empty();
+        }
+        if is_whole && self.is_undisturbed() {
+            // Before the round can be followed: its tiles must find their count.
+            self.control.start_count(self.round + 1);
+            if let Ok(round) = self.control.go_on(self.me) {
+                self.round = round;
+                return Ok(Ok(self));
+            }
+        }
+        let partition = self.partition;
+        Ok(self.end().and_then(|()| partition.begin()))
+    }
+
+    /// Returns `true` if the next round can have the leases of this one: no array was freed or poisoned,
+    /// and no torn tile was taken back, which the end of a round accounts for.
+    fn is_undisturbed(&self) -> bool {
+        let key = self.partition.segment().key();
+        let is_sound = |slot: Slot<'_>, handle: AnyHandle| {
+            let word = slot.word();
+            word.is_live(handle.unpack(key).1) && !word.is_poisoned()
+        };
+        let shared = self.shared.iter().chain([&self.lease]);
+        !self.mended.get()
+            && self.reopened.borrow().is_empty()
+            && self
+                .exclusive
+                .iter()
+                .all(|lease| is_sound(lease.slot, lease.handle))
+            && shared
+                .into_iter()
+                .all(|lease| is_sound(lease.slot, lease.handle))
     }
 
     /// Returns `true` if this process opened the round.

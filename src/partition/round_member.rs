@@ -2,6 +2,7 @@
 
 use core::fmt;
 use core::ops::Range;
+use core::time::Duration;
 
 use super::claims::{Claims, Given};
 use super::control::Control;
@@ -72,22 +73,23 @@ impl<'t, G: Group> Partition<'t, G> {
         workers: usize,
     ) -> Result<Option<RoundMember<'_, 't, G>>, RoundError> {
         let me = self.table().enter()?;
-        let (lease, control) = match self.open() {
-            Ok(open) => open,
-            // The partition was freed: no round runs.
-            Err(LeaseError::Stale { .. }) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        let now = control.round();
-        if !now.is_running() {
-            return Ok(None);
+        loop {
+            let (lease, control) = match self.open() {
+                Ok(open) => open,
+                // The partition was freed: no round runs.
+                Err(LeaseError::Stale { .. }) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            };
+            let now = control.round();
+            if !now.is_running() {
+                return Ok(None);
+            }
+            let first = own_start(&control, worker, workers);
+            if let Some(part) = self.enter_round(me, (lease, control), now, first)? {
+                return Ok(Some(part));
+            }
+            // The round has ended, or its opener has gone on to the next one.
         }
-        self.enter_round(
-            me,
-            (lease, control),
-            now,
-            own_start(&control, worker, workers),
-        )
     }
 
     /// Enters the round of the word `now`. Returns `None` if it has ended. Claims tiles from unit
@@ -205,6 +207,28 @@ impl<'t, G: Group> RoundMember<'_, 't, G> {
         self.claims.round
     }
 
+    /// Goes on to the round that runs now: the next one, if the opener has
+    /// [gone on](super::Round::try_next) to it. Returns `false` if no round runs.
+    ///
+    /// The participant keeps its leases of the arrays. In the round that it is in already, it begins
+    /// another pass over the tiles.
+    ///
+    /// [`Round::try_next`](super::Round::try_next) has an example.
+    pub fn follow(&mut self) -> bool {
+        if !self.is_ours() {
+            return false;
+        }
+        self.claims.end(&self.control, self.memory());
+        // This participant's bits keep every other opener from the arrays that the group writes. So a
+        // round that runs now is run with the leases under which this participant has entered. If the
+        // group only reads, its own leases are all that it needs.
+        let now = self.control.round();
+        if now.is_running() {
+            self.claims.begin(now.round());
+        }
+        now.is_running()
+    }
+
     /// Claims the next tile that is unclaimed in this round. Returns `None` if none is left.
     ///
     /// One pass over the tiles is enough: a claimed tile stays claimed within its round.
@@ -320,6 +344,20 @@ impl<'t, G: Group> RoundMember<'_, 't, G> {
             ClaimState::Open => Claimed::Over,
             ClaimState::Torn | ClaimState::Done => Claimed::Done,
         })
+    }
+
+    /// Loads the round word.
+    pub(crate) fn round_word(&self) -> RoundWord {
+        self.control.round()
+    }
+
+    /// Sleeps, at most for `timeout`, if the round word is `seen`. May wake up without a reason.
+    pub(crate) fn sleep(&self, seen: RoundWord, timeout: Duration) {
+        self.control.sleep(seen, timeout);
+    }
+
+    pub(crate) fn partition(&self) -> &Partition<'t, G> {
+        self.partition
     }
 
     /// Claims the next tile, without opening it. [`tile`](RoundMember::tile) opens it.

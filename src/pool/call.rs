@@ -97,6 +97,16 @@ impl<'t> Pool<'t> {
         params: &[u8],
         request: Request,
     ) -> Result<(Round<'p, 'r, G>, ActiveCall<'t>), PoolError> {
+        let round = self.begin_round(tiles)?;
+        let call = self.open(params, request)?;
+        Ok((round, call))
+    }
+
+    /// Opens a round for the next call.
+    pub(super) fn begin_round<'p, 'r, G: Group>(
+        &mut self,
+        tiles: &'p Partition<'r, G>,
+    ) -> Result<Round<'p, 'r, G>, PoolError> {
         self.prepare()?;
         if tiles.segment().key() != self.table.segment().key() {
             let handle = AnyHandle::from(tiles.handle());
@@ -104,8 +114,7 @@ impl<'t> Pool<'t> {
         }
         let round = tiles.begin()?;
         trace::opened(self.calls + 1, tiles.tiles());
-        let call = self.open(params, request)?;
-        Ok((round, call))
+        Ok(round)
     }
 
     /// Opens the next job. From here on workers take part.
@@ -129,18 +138,9 @@ impl<'t> Pool<'t> {
                 .map_or(0, |memory| memory.handle().to_bits()),
             flags: request.flags | self.stats.flag(),
         };
-        Ok(ActiveCall {
-            number: self.calls,
-            job: self.mailbox.open_job(&arguments, &words),
-            timer: PollTimer::new(self.deadline),
-            _params: memory,
-            policy: self.on_failure,
-            deaths: Vec::new(),
-            idle_deaths: 0,
-            failures: Vec::new(),
-            has_torn: false,
-            entered: false,
-        })
+        let job = self.mailbox.open_job(&arguments, &words);
+        let timer = PollTimer::new(self.deadline);
+        Ok(ActiveCall::new(self, job, timer, memory))
     }
 
     /// Ends the call. Waits until all workers have checked out.
@@ -151,9 +151,26 @@ impl<'t> Pool<'t> {
         mut call: ActiveCall<'t>,
         grain: Grain,
     ) -> Result<(), PoolError> {
+        self.close(&mut call)?;
+        self.result_of(tiles, round, call, grain)
+    }
+
+    /// Closes the job. Waits until all workers have checked out.
+    pub(super) fn close(&mut self, call: &mut ActiveCall<'t>) -> Result<(), PoolError> {
         self.check_ours()?;
         self.mailbox.close_job();
-        self.wait_until_out(&mut call);
+        self.wait_until_out(call);
+        Ok(())
+    }
+
+    /// Ends the round of a call that is [closed](Pool::close). Returns the result of the call.
+    pub(super) fn result_of<G: Group>(
+        &mut self,
+        tiles: &Partition<'_, G>,
+        round: Round<'_, '_, G>,
+        call: ActiveCall<'t>,
+        grain: Grain,
+    ) -> Result<(), PoolError> {
         let outcome = self.round_result(tiles, round, call, grain);
         trace::ended(self.calls, outcome.is_err());
         outcome
@@ -246,7 +263,28 @@ impl<'t> Pool<'t> {
     }
 }
 
-impl ActiveCall<'_> {
+impl<'t> ActiveCall<'t> {
+    /// Returns the last call of a pool, for which `job` was opened.
+    pub(super) fn new(
+        pool: &Pool<'t>,
+        job: u64,
+        timer: PollTimer,
+        params: Option<CallMemory<'t>>,
+    ) -> Self {
+        ActiveCall {
+            number: pool.calls,
+            job,
+            timer,
+            _params: params,
+            policy: pool.on_failure,
+            deaths: Vec::new(),
+            idle_deaths: 0,
+            failures: Vec::new(),
+            has_torn: false,
+            entered: false,
+        }
+    }
+
     /// Returns the result of a call that runs once in each worker. If several things went wrong,
     /// reports the first of: a worker's death, the deadline, a kernel's failure, a failure that
     /// only follows from another one.

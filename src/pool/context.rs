@@ -14,16 +14,16 @@ use super::spin::Spin;
 use crate::error::Error;
 use crate::handle_table::HandleTable;
 use crate::partition::{
-    Block, BlockError, Edge, Group, Halo, Partition, RoundMember, TileOf, TileSide,
+    Block, BlockError, Edge, Group, Halo, Partition, Round, RoundMember, TileOf, TileSide,
 };
 use crate::pool::error::PoolError;
 use crate::sync::time::Instant;
 
 /// Sleep of a worker at a barrier before it checks the deadline.
-const LOOK: Duration = Duration::from_millis(10);
+pub(super) const LOOK: Duration = Duration::from_millis(10);
 
 /// Longest wait at a barrier that has no other limit.
-const BARRIER: Duration = Duration::from_secs(60);
+pub(super) const BARRIER: Duration = Duration::from_secs(60);
 
 /// The part of a worker in a barrier.
 #[derive(Clone, Copy)]
@@ -482,27 +482,37 @@ impl WorkerContext<'_> {
         tiles: &Partition<'_, G>,
         mut body: impl FnMut(G::Views<'_>, &TileContext<'_>),
     ) -> Result<(), Error> {
-        self.in_round(tiles, |part, step| {
-            while let Some(mut tile) = part.claim()? {
-                let context = TileContext {
-                    tile: tile.tile_of(),
-                    worker: self.worker,
-                    call: self.call,
-                    seed: self.seed,
-                    step,
-                    run: 0,
-                };
-                body(tile.views(), &context);
-            }
-            Ok(())
-        })
+        self.in_round(tiles, |part| self.on_tiles(part, &mut body))
     }
 
-    /// Runs `work` as a participant of a round of `tiles` between two barriers. Passes the step.
+    /// Runs `body` on each tile that `part` can claim.
+    #[track_caller]
+    pub(super) fn on_tiles<G: Group>(
+        &self,
+        part: &mut RoundMember<'_, '_, G>,
+        body: &mut impl FnMut(G::Views<'_>, &TileContext<'_>),
+    ) -> Result<(), Error> {
+        // The barrier lets no worker pass with another epoch, so all workers agree on the step.
+        let step = self.step();
+        while let Some(mut tile) = part.claim()? {
+            let context = TileContext {
+                tile: tile.tile_of(),
+                worker: self.worker,
+                call: self.call,
+                seed: self.seed,
+                step,
+                run: 0,
+            };
+            body(tile.views(), &context);
+        }
+        Ok(())
+    }
+
+    /// Runs `work` as a participant of a round of `tiles` between two barriers.
     pub(super) fn in_round<'t, G: Group>(
         &self,
         tiles: &Partition<'t, G>,
-        work: impl FnOnce(&mut RoundMember<'_, 't, G>, u64) -> Result<(), Error>,
+        work: impl FnOnce(&mut RoundMember<'_, 't, G>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         self.check_worker()?;
         let round = match self.worker {
@@ -510,11 +520,14 @@ impl WorkerContext<'_> {
             _ => None,
         };
         self.barrier()?;
-        // The barrier lets no worker pass with another epoch, so all workers agree on the step.
-        let step = self.epoch.get().wrapping_sub(self.base);
         if let Some(mut part) = tiles.enter_at(self.worker, self.workers)? {
-            work(&mut part, step)?;
+            work(&mut part)?;
         }
+        self.end_round(round)
+    }
+
+    /// Waits until all workers have left the round, and ends it. Only its opener has it.
+    pub(super) fn end_round<G: Group>(&self, round: Option<Round<'_, '_, G>>) -> Result<(), Error> {
         let Some(round) = round else {
             return Ok(self.meet(Part::Follower, BARRIER)?);
         };
@@ -527,8 +540,18 @@ impl WorkerContext<'_> {
         Ok(self.barrier()?)
     }
 
+    /// Breaks the barrier for all workers of the call.
+    pub(super) fn break_barrier(&self) {
+        self.mailbox.barrier().break_up(self.epoch.get());
+    }
+
+    /// Returns the number of barriers that the workers of the call have passed.
+    pub(super) fn step(&self) -> u64 {
+        self.epoch.get().wrapping_sub(self.base)
+    }
+
     /// Checks that this process is the worker. A forked child would arrive in its place.
-    fn check_worker(&self) -> Result<(), PoolError> {
+    pub(super) fn check_worker(&self) -> Result<(), PoolError> {
         match self.table.core.is_of(self.token) {
             true => Ok(()),
             false => Err(PoolError::BarrierForked),

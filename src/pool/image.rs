@@ -6,8 +6,6 @@
 
 use core::ops::Range;
 
-use super::kernel::Trampoline;
-
 /// Marks the address from which the places of kernels are measured.
 #[inline(never)]
 fn anchor() {}
@@ -16,10 +14,9 @@ fn anchor_address() -> u64 {
     (anchor as fn() as *const ()).expose_provenance() as u64
 }
 
-/// Returns the distance of a trampoline from the anchor. It is valid in every worker.
-pub(super) fn place_of(trampoline: Trampoline) -> u64 {
-    // Expose the provenance, because a worker makes a function pointer from the number.
-    let address = (trampoline as *const ()).expose_provenance() as u64;
+/// Returns the distance of a function's address from the anchor. It is valid in every worker. The
+/// caller has exposed the provenance of the address, because a worker makes a function pointer from it.
+pub(super) fn place_of(address: u64) -> u64 {
     address.wrapping_sub(anchor_address())
 }
 

@@ -8,6 +8,7 @@ use super::params::{Kernel, Output, Param};
 use super::report::{Cause, Work};
 use super::results::Results;
 use super::spin::Spin;
+use super::stay::KeptMember;
 use super::tile_notes::TileNotes;
 use super::trace;
 use super::unit::UnitContext;
@@ -16,7 +17,7 @@ use super::workers::platform::place;
 use crate::error::Error;
 use crate::handle::AnyHandle;
 use crate::handle_table::HandleTable;
-use crate::partition::{Group, PartitionHandle, UnitOf};
+use crate::partition::{Group, PartitionHandle, RoundMember, UnitOf};
 use crate::pool::error::PoolError;
 use crate::table::error::LeaseError;
 
@@ -30,6 +31,34 @@ pub(super) struct Call<'a> {
     pub(super) params: &'a [u8],
     pub(super) worker: usize,
     pub(super) workers: usize,
+    /// The worker's participation in a kept round, until the job uses it.
+    pub(super) member: Cell<Option<KeptMember<'a>>>,
+}
+
+impl Call<'_> {
+    /// Calls `run` with a participant of the job's round: the one that the worker has in a kept round,
+    /// or one for this job. Does not call it if no round runs.
+    fn in_round<G: Group>(
+        &self,
+        run: impl FnOnce(&mut RoundMember<'_, '_, G>) -> Work,
+    ) -> Result<Work, Error> {
+        let handle = PartitionHandle::<G>::from_bits(self.arguments.partition);
+        if let Some(member) = self.member.take() {
+            let worked = member.with(|part| match part.follow() {
+                true => run(part),
+                false => Work::default(),
+            });
+            return worked.ok_or_else(|| {
+                let what = "a kept round of other arrays";
+                self.table.core.tables().corrupt(handle.into(), what).into()
+            });
+        }
+        let partition = self.table.open_partition(handle)?;
+        match partition.enter_at(self.worker, self.workers)? {
+            Some(mut part) => Ok(run(&mut part)),
+            None => Ok(Work::default()),
+        }
+    }
 }
 
 /// The code that runs a kernel in a worker, over the tiles of a round or once.
@@ -87,8 +116,6 @@ where
     // `F`.
     let kernel = unsafe { materialize_zst::<F>() };
     let arguments = &call.arguments;
-    let handle = PartitionHandle::<G>::from_bits(arguments.partition);
-    let partition = call.table.open_partition(handle)?;
     let params: P = params_of(call)?;
     // A call that can send tiles back has notes of its tiles in place of results.
     let is_started = arguments.has(Arguments::EACH_TILE);
@@ -99,11 +126,6 @@ where
         }
         false => (open_results(call)?, None),
     };
-    let mut work = Work::default();
-    let Some(mut part) = partition.enter_at(call.worker, call.workers)? else {
-        return Ok(work);
-    };
-    let own = partition.own_range(call.worker, call.workers);
     // The parent learns of a torn tile by its claim. The failure must be there before.
     let fail = |index: usize, message: &str| match &notes {
         Some(notes) => notes.fail(index, call.worker, message),
@@ -117,45 +139,49 @@ where
             call.mailbox.event();
         }
     };
-    while let Some(index) = part.claim_index() {
-        // The tile's bytes are invalid for their type: the kernel cannot get this tile.
-        if let Err(error) = part.is_valid(index) {
-            fail(index, &error.to_string());
-            part.tear(index);
+    call.in_round::<G>(|part| {
+        let own = part.partition().own_range(call.worker, call.workers);
+        let mut work = Work::default();
+        while let Some(index) = part.claim_index() {
+            // The tile's bytes are invalid for their type: the kernel cannot get this tile.
+            if let Err(error) = part.is_valid(index) {
+                fail(index, &error.to_string());
+                part.tear(index);
+                event();
+                continue;
+            }
+            let mut tile = place::at_call_of(&kernel, || part.open(index));
+            work.tiles += 1;
+            let stolen = !own.contains(&index);
+            work.stolen += u64::from(stolen);
+            trace::claimed(call.worker, index, stolen);
+            let context = TileContext {
+                tile: tile.tile_of(),
+                worker: call.worker,
+                call: arguments.call,
+                seed: arguments.seed,
+                step: 0,
+                run: notes.as_ref().map_or(0, |notes| notes.runs(index)),
+            };
+            let views = tile.views();
+            // Storing and dropping the result may run code of its type.
+            let outcome = catch(|| {
+                let result = kernel(views, &params, &context);
+                if let Some(results) = &mut results {
+                    result.store(results, index);
+                }
+            });
+            match outcome {
+                Ok(()) => drop(tile),
+                Err(message) => {
+                    fail(index, &message);
+                    tile.tear();
+                }
+            }
             event();
-            continue;
         }
-        let mut tile = place::at_call_of(&kernel, || part.open(index));
-        work.tiles += 1;
-        let stolen = !own.contains(&index);
-        work.stolen += u64::from(stolen);
-        trace::claimed(call.worker, index, stolen);
-        let context = TileContext {
-            tile: tile.tile_of(),
-            worker: call.worker,
-            call: arguments.call,
-            seed: arguments.seed,
-            step: 0,
-            run: notes.as_ref().map_or(0, |notes| notes.runs(index)),
-        };
-        let views = tile.views();
-        // Storing and dropping the result may run code of its type.
-        let outcome = catch(|| {
-            let result = kernel(views, &params, &context);
-            if let Some(results) = &mut results {
-                result.store(results, index);
-            }
-        });
-        match outcome {
-            Ok(()) => drop(tile),
-            Err(message) => {
-                fail(index, &message);
-                tile.tear();
-            }
-        }
-        event();
-    }
-    Ok(work)
+        work
+    })
 }
 
 /// Returns the trampoline that runs `kernel` on units of tiles.
@@ -180,48 +206,45 @@ where
     // `F`.
     let kernel = unsafe { materialize_zst::<F>() };
     let arguments = &call.arguments;
-    let handle = PartitionHandle::<G>::from_bits(arguments.partition);
-    let partition = call.table.open_partition(handle)?;
     let params: P = params_of(call)?;
-    let mut work = Work::default();
-    let Some(mut part) = partition.enter_at(call.worker, call.workers)? else {
-        return Ok(work);
-    };
-    let own = partition.own_range(call.worker, call.workers);
     // The parent learns of torn tiles by their claim. The failure must be there before.
     let fail = |first: usize, message: &str| {
         let report = call.mailbox.report(call.worker);
         report.fail(arguments.call, Cause::Tile(first), message);
     };
-    while let Some(UnitOf { first, last, .. }) = part.claim_unit() {
-        if let Err(error) = part.is_valid(first) {
-            fail(first, &error.to_string());
-            part.tear(first);
-            continue;
-        }
-        let mut unit = place::at_call_of(&kernel, || part.open_unit(first, last));
-        let stolen = !own.contains(&first);
-        let tiles = (last + 1 - first) as u64;
-        work.tiles += tiles;
-        work.stolen += if stolen { tiles } else { 0 };
-        trace::claimed_unit(call.worker, first..last + 1, stolen);
-        let context = UnitContext {
-            unit: unit.unit_of(),
-            worker: call.worker,
-            call: arguments.call,
-            seed: arguments.seed,
-            step: 0,
-        };
-        let views = unit.views();
-        match catch(|| kernel(views, &params, &context)) {
-            Ok(()) => drop(unit),
-            Err(message) => {
-                fail(first, &message);
-                unit.tear();
+    call.in_round::<G>(|part| {
+        let own = part.partition().own_range(call.worker, call.workers);
+        let mut work = Work::default();
+        while let Some(UnitOf { first, last, .. }) = part.claim_unit() {
+            if let Err(error) = part.is_valid(first) {
+                fail(first, &error.to_string());
+                part.tear(first);
+                continue;
+            }
+            let mut unit = place::at_call_of(&kernel, || part.open_unit(first, last));
+            let stolen = !own.contains(&first);
+            let tiles = (last + 1 - first) as u64;
+            work.tiles += tiles;
+            work.stolen += if stolen { tiles } else { 0 };
+            trace::claimed_unit(call.worker, first..last + 1, stolen);
+            let context = UnitContext {
+                unit: unit.unit_of(),
+                worker: call.worker,
+                call: arguments.call,
+                seed: arguments.seed,
+                step: 0,
+            };
+            let views = unit.views();
+            match catch(|| kernel(views, &params, &context)) {
+                Ok(()) => drop(unit),
+                Err(message) => {
+                    fail(first, &message);
+                    unit.tear();
+                }
             }
         }
-    }
-    Ok(work)
+        work
+    })
 }
 
 /// Returns the trampoline that runs `kernel` once in each worker.

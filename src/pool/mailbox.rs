@@ -24,7 +24,9 @@ const EVENTS: usize = LINE;
 const BARRIER: usize = 2 * LINE;
 /// Rarely written. Workers read it before they sleep.
 const CROWDED: usize = 3 * LINE;
-const ARGUMENTS: usize = 4 * LINE;
+/// Written when a kept round begins. Workers read it when they enter that round.
+const ENTRY: usize = CROWDED + 1;
+const ARGUMENTS: usize = (ENTRY + 1).next_multiple_of(LINE);
 const PARAMS: usize = ARGUMENTS + Arguments::WORDS;
 const FIRST_WORKER: usize = PARAMS + PARAM_WORDS;
 /// A worker's state, seat, processor and report.
@@ -84,18 +86,33 @@ pub(super) struct Arguments {
     pub(super) params_len: u64,
     /// The array of parameters that are too long for the mailbox.
     pub(super) params: u64,
-    /// The call's first barrier epoch in the upper bits, flags in the lowest.
+    /// Flags in the lowest bits. In the upper ones the call's first barrier epoch, or the number of the
+    /// kept round.
     pub(super) flags: u64,
 }
 
 impl Arguments {
     const WORDS: usize = size_of::<Arguments>() / 8;
+    /// The task of a job without work: the place of the anchor, which is no kernel.
+    pub(super) const NOTHING: u64 = 0;
     /// Flag: workers measure their busy time.
     pub(super) const PROFILE: u64 = 1;
     /// Flag: workers count an event after each tile.
     pub(super) const EACH_TILE: u64 = 2;
+    /// Flag: workers stay in the round after the job.
+    pub(super) const KEPT: u64 = 4;
     /// Number of flag bits below the barrier's epoch.
     pub(super) const FLAGS: u32 = 8;
+
+    /// Returns the flags of a job in the kept round with this number, which its pool uses once.
+    pub(super) fn in_kept_round(number: u64) -> u64 {
+        number << Self::FLAGS | Self::KEPT
+    }
+
+    /// Returns the number of the kept round in which the job runs.
+    pub(super) fn kept_round(&self) -> Option<u64> {
+        self.has(Self::KEPT).then_some(self.flags >> Self::FLAGS)
+    }
 
     pub(super) fn has(&self, flag: u64) -> bool {
         self.flags & flag != 0
@@ -201,6 +218,20 @@ impl<'m> Mailbox<'m> {
     pub(super) fn set_spin(&self, time: Duration) {
         // Relaxed: published with the slot.
         self.crowded().store(of_user(time), Ordering::Relaxed);
+    }
+
+    /// Sets the place of the code with which workers enter the next kept round. Only between jobs.
+    pub(super) fn set_entry(&self, place: u64) {
+        // Relaxed: `announce` publishes it.
+        self.words[ENTRY].store(place, Ordering::Relaxed);
+    }
+
+    /// Returns the place of the code with which workers enter a kept round.
+    pub(super) fn entry(&self) -> u64 {
+        // Relaxed: the caller has read the job word, by an Acquire. After an abandoned job the place may
+        // be that of the next kept round: then its code refuses the partition, or the kernel refuses the
+        // group.
+        self.words[ENTRY].load(Ordering::Relaxed)
     }
 
     /// Returns the barrier of the workers.

@@ -33,6 +33,8 @@ mod running;
 mod shared;
 mod spin;
 mod stats;
+mod stay;
+mod steps;
 mod supervise;
 #[cfg(test)]
 mod tests;
@@ -42,6 +44,7 @@ mod trace;
 mod unit;
 mod waiting;
 mod worker;
+mod worker_steps;
 pub(crate) mod workers;
 
 use core::time::Duration;
@@ -64,7 +67,9 @@ pub use running::{
 use shared::Shared;
 use spin::Spin;
 pub use stats::WorkerStats;
+pub use steps::Steps;
 pub use unit::UnitContext;
+pub use worker_steps::WorkerSteps;
 use workers::Workers;
 pub use workers::become_worker;
 #[allow(
@@ -430,9 +435,14 @@ impl<'t> Pool<'t> {
 
     /// Returns the place of a kernel, if the workers have its code.
     fn place_of(&self, kernel: kernel::Trampoline) -> Result<u64, PoolError> {
-        let address = kernel as usize as u64;
+        self.place_of_code(kernel as *const ())
+    }
+
+    /// Returns the place of a function, if the workers have its code.
+    fn place_of_code(&self, code: *const ()) -> Result<u64, PoolError> {
+        let address = code.expose_provenance() as u64;
         match self.workers.backend.has_code(&self.image, address) {
-            true => Ok(image::place_of(kernel)),
+            true => Ok(image::place_of(address)),
             false => Err(PoolError::KernelNotInImage),
         }
     }

@@ -4,7 +4,7 @@ use super::call::{ActiveCall, LOOK_EVERY};
 use super::report::Failure;
 use super::tile_notes::StartedTiles;
 use super::waiting::sleep_after;
-use super::worker::{WorkerLife, serve_job};
+use super::worker::{Server, WorkerLife};
 use super::workers::Death;
 use super::{OnFailure, Pool};
 use crate::partition::{Group, Round};
@@ -54,7 +54,7 @@ impl<'t> Pool<'t> {
                 worker,
                 parent: None,
             };
-            serve_job(&life, self.mailbox, Some(&self.image), &self.spin, job);
+            Server::new(&life, self.mailbox, Some(&self.image), &self.spin).serve_one(job);
         }
         is_new
     }

@@ -7,7 +7,7 @@ use super::context::{TileContext, WorkerContext};
 use super::kernel::{self, Captures};
 use super::params::{Kernel, Param};
 use crate::error::Error;
-use crate::partition::{Group, Partition, UnitOf};
+use crate::partition::{Group, Partition, RoundMember, UnitOf};
 use crate::pool::error::PoolError;
 
 /// The context of a kernel that runs on a unit of tiles; see [`Pool::for_each_unit`].
@@ -201,18 +201,27 @@ impl WorkerContext<'_> {
         tiles: &Partition<'_, G>,
         mut body: impl FnMut(G::UnitViews<'_>, &UnitContext<'_>),
     ) -> Result<(), Error> {
-        self.in_round(tiles, |part, step| {
-            while let Some(mut unit) = part.claim_whole_unit()? {
-                let context = UnitContext {
-                    unit: unit.unit_of(),
-                    worker: self.worker,
-                    call: self.call,
-                    seed: self.seed,
-                    step,
-                };
-                body(unit.views(), &context);
-            }
-            Ok(())
-        })
+        self.in_round(tiles, |part| self.on_units(part, &mut body))
+    }
+
+    /// Runs `body` on each unit of tiles that `part` can claim.
+    #[track_caller]
+    pub(super) fn on_units<G: Group>(
+        &self,
+        part: &mut RoundMember<'_, '_, G>,
+        body: &mut impl FnMut(G::UnitViews<'_>, &UnitContext<'_>),
+    ) -> Result<(), Error> {
+        let step = self.step();
+        while let Some(mut unit) = part.claim_whole_unit()? {
+            let context = UnitContext {
+                unit: unit.unit_of(),
+                worker: self.worker,
+                call: self.call,
+                seed: self.seed,
+                step,
+            };
+            body(unit.views(), &context);
+        }
+        Ok(())
     }
 }

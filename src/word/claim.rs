@@ -237,6 +237,13 @@ impl RoundWord {
             .then(|| Self::new(self.round(), state, opener))
     }
 
+    /// Attempts RUNNING by `opener` → the next round, which `opener` runs with the same leases.
+    #[must_use]
+    pub(crate) fn go_on(self, opener: SeatId) -> Option<Self> {
+        (self.is_running() && self.is_held_by(opener) && self.round() < Self::MAX_ROUND)
+            .then(|| Self::new(self.round() + 1, RoundState::Running, opener))
+    }
+
     /// Attempts to clear the seat of the `opener`, which has ended its round and released the
     /// arrays.
     #[must_use]
@@ -453,10 +460,14 @@ mod tests {
         assert_eq!(running.open_next(OTHER), None);
         assert_eq!(running.close(OTHER, RoundState::Whole), None);
         assert_eq!((running.free(), running.settle(ME)), (None, None));
+        let next = running.go_on(ME).unwrap();
+        assert!(next.is_running() && next.is_held_by(ME) && next.round() == 2);
+        assert_eq!((running.go_on(OTHER), idle.go_on(ME)), (None, None));
         for state in [RoundState::Whole, RoundState::Torn, RoundState::GivenUp] {
             let ending = running.close(ME, state).unwrap();
             assert!(ending.is_held_by(ME) && !ending.is_settled());
             assert_eq!((ending.open_next(OTHER), ending.free()), (None, None));
+            assert_eq!(ending.go_on(ME), None);
             assert_eq!(ending.settle(OTHER), None);
             let over = ending.settle(ME).unwrap();
             assert_eq!((over.state(), over.is_settled()), (state, true));
@@ -474,6 +485,8 @@ mod tests {
         assert_eq!(idle.abandon(SeatId::NONE), None);
         let last = RoundWord::new(RoundWord::MAX_ROUND, RoundState::Whole, SeatId::NONE);
         assert_eq!(last.open_next(ME), None, "rounds do not wrap");
+        let last = RoundWord::new(RoundWord::MAX_ROUND, RoundState::Running, ME);
+        assert_eq!(last.go_on(ME), None, "rounds do not wrap");
     }
 
     #[test]
@@ -481,11 +494,12 @@ mod tests {
         let asleep = |word: RoundWord| RoundWord(word.0 | RoundWord::ASLEEP.mask());
         let idle = asleep(RoundWord::from_bits(0));
         let running = idle.open_next(ME).unwrap();
+        let next = asleep(running).go_on(ME).unwrap();
         let ending = asleep(running).close(ME, RoundState::Torn).unwrap();
         let settled = asleep(ending).settle(ME).unwrap();
         let freed = asleep(settled).free().unwrap();
         let dead = asleep(running).abandon(ME).unwrap();
-        for word in [running, ending, settled, freed, dead] {
+        for word in [running, next, ending, settled, freed, dead] {
             assert_eq!(RoundWord::ASLEEP.get(word.0), 0, "{word:?}");
             assert!(word.is(asleep(word)) && !word.is(idle));
         }
@@ -508,7 +522,7 @@ mod tests {
             let word = RoundWord::from_bits(bits);
             let _ = (word.round(), word.seat(), word.state(), word.is_freed(), word.is_invalid());
             let _ = (word.open_next(ME), word.close(ME, RoundState::Whole), word.settle(ME));
-            let _ = (word.abandon(ME), word.free());
+            let _ = (word.abandon(ME), word.free(), word.go_on(ME));
             let _ = (claim.retake(round, ME), claim.reopen(round, ME));
             let _ = claim.retake_torn(round, ME);
             let count = DoneCount::from_bits(bits);

@@ -4,6 +4,7 @@ mod barrier;
 mod calls;
 mod deaths;
 mod events;
+mod kept;
 mod mended;
 mod running;
 mod spawn;
@@ -97,6 +98,18 @@ fn main() {
         units::a_death_tears_its_unit,
         units::a_panic_in_a_loop_over_units_tears_the_unit,
         units::an_invalid_tile_leaves_its_unit,
+        kept::calls_in_a_row_are_those_of_the_pool,
+        kept::long_parameters_are_given_back,
+        kept::units_stay_too,
+        kept::steps_end_when_they_are_dropped,
+        kept::a_panic_ends_the_round_and_not_the_steps,
+        kept::a_death_ends_the_round_and_not_the_steps,
+        kept::a_death_between_calls_tears_none,
+        kept::tiles_of_the_dead_run_again_in_steps,
+        kept::a_deadline_ends_the_round,
+        kept::a_freed_array_ends_the_steps,
+        kept::a_serial_pool_runs_steps,
+        kept::workers_run_steps_within_a_call,
         spins::a_spin_of_more_than_10_ms_is_refused,
         spins::pools_of_any_spin_run_calls,
         spawn::spawn_works_beside_threads_and_fork_does_not,

@@ -15,6 +15,7 @@ pub const OPERATIONS: &[Operation] = &[
     ("repair a failed tile, and run it again", repair),
     ("run a unit of tiles, and claim the next", unit),
     ("a unit of tiles fails", failed_unit),
+    ("two calls that keep their round", kept),
 ];
 
 /// Fills the tile. Its first run leaves it half-written, and panics.
@@ -60,6 +61,22 @@ fn failing(run: &mut Run, up_to_report: bool) {
         }
         drop(pool);
         drop(tiles);
+    });
+    ground.survive(run);
+}
+
+fn kept(run: &mut Run) {
+    let ground = Ground::new();
+    run.victim(|| {
+        let table = ground.join();
+        let tiles = table.partition(ground.array.write(), Axis(0), 2).unwrap();
+        let mut pool = Pool::serial(&table).unwrap();
+        let mut steps = pool.steps(&tiles);
+        steps.for_each(&1, |mut x, &one, _| x.fill(one)).unwrap();
+        mark();
+        steps.for_each(&1, |mut x, &one, _| x.fill(one)).unwrap();
+        drop(steps);
+        mark();
     });
     ground.survive(run);
 }

@@ -7,7 +7,7 @@ use ndarray::{ArrayViewMut1, Axis, Ix1};
 use ndshm::partition::{
     AccessMode, Claimed, Entered, OwnedMember, OwnedPartition, TileToken, UntypedGroup,
 };
-use ndshm::{Grid, HandleTable, Partition, PartitionHandle, Round, Write};
+use ndshm::{Grid, HandleTable, Partition, PartitionHandle, Round, RoundMember, Write};
 
 use crate::ground::{Ground, Vector};
 use crate::operations::{Operation, simple};
@@ -18,6 +18,7 @@ use crate::tracer::mark;
 pub const OPERATIONS: &[Operation] = &[
     ("make a partition", partition),
     ("a round of one's own", round),
+    ("two rounds with the same leases", kept),
     ("tiles of another's round, the last one too", tiles),
     ("given tiles, and rows of tiles", given),
     ("tiles by tokens", tokens),
@@ -47,14 +48,37 @@ fn round(run: &mut Run) {
         mark();
         let round = tiles.begin().unwrap();
         let mut part = tiles.enter().unwrap().unwrap();
-        while let Some(mut tile) = part.claim().unwrap() {
-            tile.views().fill(1);
-        }
+        fill(&mut part);
         drop(part);
         round.finish(DEADLINE).unwrap();
         mark();
     });
     ground.survive(run);
+}
+
+fn kept(run: &mut Run) {
+    let ground = Ground::new();
+    run.victim(|| {
+        let table = ground.join();
+        let tiles = table.partition(ground.array.write(), Axis(0), 1).unwrap();
+        let round = tiles.begin().unwrap();
+        let mut part = tiles.enter().unwrap().unwrap();
+        fill(&mut part);
+        mark();
+        let round = round.try_next().expect("all tiles are done").unwrap();
+        assert!(part.follow());
+        fill(&mut part);
+        drop(part);
+        round.finish(DEADLINE).unwrap();
+        mark();
+    });
+    ground.survive(run);
+}
+
+fn fill(part: &mut RoundMember<'_, '_, Write<u64, Ix1>>) {
+    while let Some(mut tile) = part.claim().unwrap() {
+        tile.views().fill(1);
+    }
 }
 
 fn tiles(run: &mut Run) {
@@ -70,9 +94,7 @@ fn tiles(run: &mut Run) {
         let tiles = table.open_partition(name.get()).unwrap();
         mark();
         let mut part = tiles.enter().unwrap().unwrap();
-        while let Some(mut tile) = part.claim().unwrap() {
-            tile.views().fill(1);
-        }
+        fill(&mut part);
         drop(part);
         mark();
     });
@@ -89,9 +111,7 @@ pub fn end_of_a_round(
 ) {
     // The survivor runs the tiles that were not begun, and waits for no other participant.
     let mut part = tiles.enter().unwrap().unwrap();
-    while let Some(mut tile) = part.claim().unwrap() {
-        tile.views().fill(1);
-    }
+    fill(&mut part);
     drop(part);
     let torn = round.finish(DEADLINE).is_err();
     assert_eq!(tiles.wait_finished(1, DEADLINE).is_err(), torn);
@@ -228,9 +248,7 @@ fn wait(run: &mut Run) {
         let Entered::Member(mut part) = tiles.enter_next(0, DEADLINE).unwrap() else {
             panic!("the round runs");
         };
-        while let Some(mut tile) = part.claim().unwrap() {
-            tile.views().fill(1);
-        }
+        fill(&mut part);
         drop(part);
         let nap = Duration::from_micros(10);
         tiles.wait_finished(1, nap).unwrap_err();
@@ -303,7 +321,7 @@ fn owned(ground: &Ground, table: &HandleTable) -> OwnedPartition {
 }
 
 /// Fills a tile with ones.
-fn fill(member: &mut OwnedMember, table: &HandleTable, token: TileToken) {
+fn fill_by(member: &mut OwnedMember, table: &HandleTable, token: TileToken) {
     let first = member.parts(table, token).unwrap()[0].first();
     // SAFETY: the tile is claimed and writable, and has one `u64`.
     unsafe { first.cast::<u64>().write(1) };
@@ -325,7 +343,7 @@ fn tokens(run: &mut Run) {
             panic!("the round runs");
         };
         while let Some(token) = member.claim(&table).unwrap() {
-            fill(&mut member, &table, token);
+            fill_by(&mut member, &table, token);
             member.done(&table, token).unwrap();
         }
         member.leave(&table).unwrap();
@@ -349,7 +367,7 @@ fn dropped(run: &mut Run) {
         };
         let token = member.claim(&table).unwrap().unwrap();
         mark();
-        fill(&mut member, &table, token);
+        fill_by(&mut member, &table, token);
         drop(member);
         drop(round);
         drop(tiles);

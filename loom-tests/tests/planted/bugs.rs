@@ -898,4 +898,32 @@ pub const BUGS: &[Bug] = &[
         instead: "false",
         model: ("handover", "a_queue_is_freed_beside_a_give_back"),
     },
+    Bug {
+        name: "a participant follows without the round word",
+        file: "src/partition/round_member.rs",
+        at: "self.claims.begin(«now.round()»);",
+        instead: "self.claims.round + 1",
+        model: ("kept", "each_tile_of_kept_rounds_is_claimed_once"),
+    },
+    Bug {
+        name: "an opener goes on while a tile is held",
+        file: "src/partition/round.rs",
+        at: "if !progress.is_over() {\n                «return Err(self)»;\n            }\n            is_whole",
+        instead: "()",
+        model: ("kept", "each_tile_of_kept_rounds_is_claimed_once"),
+    },
+    Bug {
+        name: "the end of steps does not wait for workers that stay",
+        file: "src/pool/steps.rs",
+        at: "self.leave(«true»);\n        if let Some(round)",
+        instead: "false",
+        model: ("kept", "steps_of_one_worker"),
+    },
+    Bug {
+        name: "a worker serves any job in the round in which it stays",
+        file: "src/pool/worker.rs",
+        at: "if «next.kept_round() != arguments.kept_round()» {",
+        instead: "false",
+        model: ("kept", "a_worker_leaves_forgotten_steps"),
+    },
 ];
