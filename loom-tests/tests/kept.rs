@@ -32,11 +32,21 @@ fn work(part: &mut RoundMember<'_, '_, Group>) {
 
 /// Takes part in the running round, and in those to which its opener goes on, up to number `last`.
 fn follow(table: &HandleTable, name: PartitionHandle<Group>, last: u64) {
+    follow_from(table, name, last, work);
+}
+
+/// Works like [`follow`], with `first` in place of [`work`] in the round that it enters.
+fn follow_from(
+    table: &HandleTable,
+    name: PartitionHandle<Group>,
+    last: u64,
+    first: impl FnOnce(&mut RoundMember<'_, '_, Group>),
+) {
     let tiles = table.open_partition(name).unwrap();
     let Some(mut part) = tiles.enter().unwrap() else {
         return;
     };
-    work(&mut part);
+    first(&mut part);
     while part.round() < last {
         let before = part.round();
         if !part.follow() {
@@ -90,8 +100,53 @@ fn each_tile_of_kept_rounds_is_claimed_once() {
     });
 }
 
-/// I5: a participant that stays when its round has ended gets no tile, and keeps writers and the next
-/// round out.
+/// I6: the opener goes on only after everything that was done in its round, also by another participant.
+#[test]
+fn an_opener_goes_on_after_all_tiles() {
+    check(1, || {
+        let [first, second] = tables(&room_for_tiles());
+        let x = first.from_elem(2, 0u64).unwrap();
+        let tiles = first.partition(x.write(), Axis(0), 1).unwrap();
+        let name = tiles.handle();
+        let cell = Arc::new(UnsafeCell::new(0));
+        let theirs = {
+            let cell = cell.clone();
+            move |table: &HandleTable| {
+                follow_from(table, name, 1, |part| {
+                    let is_first = part.round() == 1;
+                    while let Some(_tile) = part.claim().unwrap() {
+                        if is_first {
+                            cell.with_mut(|cell| {
+                                // SAFETY: loom fails the model if another thread has the cell now.
+                                unsafe { *cell += 1 };
+                            });
+                        }
+                    }
+                });
+            }
+        };
+        let mine = || {
+            let round = tiles.begin().unwrap();
+            let mut part = tiles.enter().unwrap().unwrap();
+            let mut done = 0;
+            while let Some(_tile) = part.claim().unwrap() {
+                done += 1;
+            }
+            let round = go_on(round).unwrap();
+            // SAFETY: as above.
+            let others = cell.with(|cell| unsafe { *cell });
+            assert_eq!(done + others, 2);
+            assert!(part.follow());
+            work(&mut part);
+            drop(part);
+            round.finish(PATIENCE).unwrap();
+        };
+        beside(second, theirs, mine);
+    });
+}
+
+/// I5, I6: a participant that stays when its round has ended gets no tile, so the array can be read. It
+/// keeps writers and the next round out.
 #[test]
 fn a_participant_that_stays_keeps_the_next_round_out() {
     check(1, || {
@@ -105,7 +160,8 @@ fn a_participant_that_stays_keeps_the_next_round_out() {
             let mut part = tiles.enter().unwrap().unwrap();
             work(&mut part);
             drop(part);
-            go_on_to_the_end(round);
+            finish_beside(round);
+            assert_eq!(first.read(x).unwrap()[0], 1);
             // They are in the first round, have left it, or never came.
             match first.write(x) {
                 Ok(mut x) => x[0] = 5,
@@ -130,7 +186,7 @@ fn a_participant_that_stays_keeps_the_next_round_out() {
 }
 
 /// Ends a round as soon as all tiles are done. Does not wait for those who stay.
-fn go_on_to_the_end(mut round: Round<'_, '_, Group>) {
+fn finish_beside(mut round: Round<'_, '_, Group>) {
     loop {
         match round.try_finish() {
             Ok(outcome) => return outcome.unwrap(),

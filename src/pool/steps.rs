@@ -66,7 +66,7 @@ pub struct Steps<'a, 'p, 'r, 't, G: Group> {
 impl<'t> Pool<'t> {
     /// Returns a value that makes calls in a row on `tiles`, faster than calls of the pool.
     ///
-    /// With two workers an empty call takes about half as long. The [`Steps`] describes the price.
+    /// With two workers an empty call takes about half as long. [`Steps`] describes the price.
     ///
     /// ```
     /// # use ndarray::Axis;
@@ -312,8 +312,8 @@ impl Pool<'_> {
             // A later job closes this one.
             return;
         }
-        let deadline = self.deadline.map_or(LEAVE, |deadline| deadline.min(LEAVE));
-        let timer = PollTimer::new(Some(deadline));
+        // Not the deadline of calls: the others would find the arrays leased after a short one.
+        let timer = PollTimer::new(Some(LEAVE));
         let mut call = ActiveCall::new(self, job, timer, None);
         self.wait_for_all(base, &mut call);
         self.mailbox.close_job();

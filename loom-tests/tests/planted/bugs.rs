@@ -903,14 +903,14 @@ pub const BUGS: &[Bug] = &[
         file: "src/partition/round_member.rs",
         at: "self.claims.begin(«now.round()»);",
         instead: "self.claims.round + 1",
-        model: ("kept", "each_tile_of_kept_rounds_is_claimed_once"),
+        model: ("kept", "a_participant_that_stays_keeps_the_next_round_out"),
     },
     Bug {
         name: "an opener goes on while a tile is held",
         file: "src/partition/round.rs",
         at: "if !progress.is_over() {\n                «return Err(self)»;\n            }\n            is_whole",
         instead: "()",
-        model: ("kept", "each_tile_of_kept_rounds_is_claimed_once"),
+        model: ("kept", "an_opener_goes_on_after_all_tiles"),
     },
     Bug {
         name: "the end of steps does not wait for workers that stay",
