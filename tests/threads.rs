@@ -35,6 +35,39 @@ fn calls_in_a_row_see_each_others_values() {
     }
 }
 
+/// Runs calls, and rounds within a call, that keep their round. Each tile reads what another worker may have
+/// written in the last one.
+#[test]
+fn rounds_that_are_kept_see_each_others_values() {
+    let table = table();
+    let x = table.zeros::<u64, _>((64, 8)).unwrap();
+    let tiles = table.partition(x.write(), Axis(0), 4).unwrap();
+    let mut pool = Pool::threads(&table, 3).unwrap();
+    let mut steps = pool.steps(&tiles);
+    for step in 0..50u64 {
+        steps
+            .for_each(&step, |mut x, &step, _| {
+                assert!(x.iter().all(|&x| x == step));
+                x += 1;
+            })
+            .unwrap();
+    }
+    drop(steps);
+    pool.run(&tiles.handle(), |worker, &tiles| {
+        let tiles = worker.table().open_partition(tiles)?;
+        worker.steps(&tiles, |steps| {
+            (50..100).try_for_each(|step| {
+                steps.for_each(|mut x, _| {
+                    assert!(x.iter().all(|&x| x == step));
+                    x += 1;
+                })
+            })
+        })
+    })
+    .unwrap();
+    assert_eq!(table.read(x).unwrap().sum(), 64 * 8 * 100);
+}
+
 fn is_poisoned<T>(outcome: Result<T, LeaseError>) -> bool {
     matches!(outcome, Err(LeaseError::Poisoned { .. }))
 }

@@ -8,7 +8,8 @@
 //! a partition. `builder` starts a pool; `workers` starts and ends its processes or threads.
 //! `mailbox` holds the words that parent and workers share, `waiting` their waits. `kernel` passes
 //! a kernel, and `worker` is the worker's loop. `tiles`, `each` and `running` are the calls; `call`
-//! and `supervise` are the parent's part in them. [`foreign`] serves workers that the crate did not
+//! and `supervise` are the parent's part in them. `steps` and `worker_steps` are calls and rounds in a row,
+//! in which workers `stay`. [`foreign`] serves workers that the crate did not
 //! start. `README.md` describes the protocol.
 
 mod barrier;

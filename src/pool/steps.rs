@@ -257,15 +257,15 @@ impl<'p, 'r, G: Group> Steps<'_, 'p, 'r, '_, G> {
             // Replacements of the dead start before the arrays are leased again.
             self.end();
         }
-        // A round with open tiles is not kept: it is given up here, and the next one is not opened.
-        let next = self.round.take().and_then(|round| round.try_next().ok());
-        match next {
-            Some(Ok(round)) => return Ok(round),
-            Some(Err(error)) => {
+        if let Some(round) = self.round.take() {
+            // A round with open tiles is not kept, so this one has none.
+            let next = round
+                .try_next()
+                .unwrap_or_else(|round| Err(round.deadline(Duration::ZERO)));
+            return next.map_err(|error| {
                 self.leave(true);
-                return Err(error.into());
-            }
-            None => {}
+                error.into()
+            });
         }
         let enter: Entry = stay::enter::<G>;
         let entry = self.pool.place_of_code(enter as *const ())?;

@@ -188,9 +188,10 @@ impl<'a> Server<'a> {
     ) {
         let life = self.life;
         let address = image::address_of(arguments.task);
-        let outcome = match self.has_code(address) {
-            _ if arguments.task == Arguments::NOTHING => Ok(Work::default()),
-            true => call_memory::unpack(life.table, arguments, params, |params| {
+        let outcome = if arguments.task == Arguments::NOTHING {
+            Ok(Work::default())
+        } else if self.has_code(address) {
+            call_memory::unpack(life.table, arguments, params, |params| {
                 let call = Call {
                     table: life.table,
                     mailbox: self.mailbox,
@@ -208,11 +209,10 @@ impl<'a> Server<'a> {
                 // compares them). So the same code is at this address.
                 let run = unsafe { core::mem::transmute::<*const (), Trampoline>(code) };
                 timed(arguments, || run(&call))
-            }),
-            false => {
-                self.fail_without_code(arguments);
-                Ok(Work::default())
-            }
+            })
+        } else {
+            self.fail_without_code(arguments);
+            Ok(Work::default())
         };
         self.finish(job, arguments, outcome);
     }

@@ -189,3 +189,12 @@ impl WorkerContext<'_> {
         }
     }
 }
+
+impl<G: Group> core::fmt::Debug for WorkerSteps<'_, '_, '_, '_, G> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("WorkerSteps")
+            .field("worker", &self.worker)
+            .field("round", &self.part.as_ref().map(RoundMember::round))
+            .finish_non_exhaustive()
+    }
+}

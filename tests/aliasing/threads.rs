@@ -57,6 +57,29 @@ fn a_loop_runs_in_the_workers() {
 }
 
 #[test]
+fn workers_stay_in_a_round() {
+    let table = table();
+    let mut pool = Pool::threads(&table, WORKERS).unwrap();
+    let x = table.zeros::<u64, _>(4).unwrap();
+    let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
+    let mut steps = pool.steps(&tiles);
+    for by in 1..=2 {
+        steps.for_each(&by, |mut x, &by, _| x += by).unwrap();
+        steps.for_each_unit(&(), |mut x, (), _| x *= 2).unwrap();
+    }
+    assert_eq!(steps.map_collect(&(), |x, (), _| x[0]).unwrap(), [8; 4]);
+    drop(steps);
+    pool.run(&tiles.handle(), |worker, &tiles| {
+        let tiles = worker.table().open_partition(tiles)?;
+        worker.steps(&tiles, |steps| {
+            (0..3).try_for_each(|_| steps.for_each(|mut x, _| x += 1))
+        })
+    })
+    .unwrap();
+    assert_eq!(table.read(x).unwrap().to_vec(), [11; 4]);
+}
+
+#[test]
 fn ready_tiles_run_again() {
     let table = table();
     let x = table.zeros::<u64, _>(3).unwrap();
