@@ -369,19 +369,22 @@ def in_group(trial: Callable[[Plan, int], Outcome], plan: Plan, seed: int) -> st
 
 def run(name: str, kind: str, count: int, seed: int, plan: Plan) -> None:
     """Print the outcomes of trials, a line each."""
+    # Ray prints messages of its own to the standard output, also in the middle of a line. They go to the
+    # error output, and the outcomes to the standard output of before.
+    outcomes = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     if name == "ray":
         import with_ray
 
         with with_ray.started(plan):
             for at in range(seed, seed + count):
-                print(json.dumps(with_ray.trial(plan, at)), flush=True)
+                print(json.dumps(with_ray.trial(plan, at)), file=outcomes, flush=True)
         return
     trial = TRIALS[name][kind]
     # The tracker of a program that has made a SharedMemory before it forked: that of all its processes.
     resource_tracker.ensure_running()
     for at in range(seed, seed + count):
         if name == "pool":
-            print(in_group(trial, plan, at), flush=True)
+            print(in_group(trial, plan, at), file=outcomes, flush=True)
         else:
-            print(json.dumps(trial(plan, at)), flush=True)
-
+            print(json.dumps(trial(plan, at)), file=outcomes, flush=True)
