@@ -77,6 +77,17 @@ pub fn prefix_sums_of_floats_equal_the_reference() {
     });
 }
 
+pub fn sums_of_many_tiles_equal_the_reference() {
+    with_pools(|table, pool| {
+        // With 3 workers these are not enough tiles to be summed by more than one a claim.
+        let x = numbers(7, 130 * reference::TILE + 1);
+        let sum = pool.sum(array(table, &x).handle()).unwrap();
+        assert_eq!(sum.to_bits(), reference::sum(&x).to_bits());
+        let ones = table.owned(table.from_elem(x.len(), -1i8).unwrap());
+        assert_eq!(pool.sum(ones.handle()).unwrap(), -(x.len() as i64));
+    });
+}
+
 pub fn prefix_sums_of_integers_are_exact() {
     fn check<T: Number + std::fmt::Debug + TryFrom<i128>>(
         table: &HandleTable,
