@@ -3,7 +3,7 @@
 use ndarray::{Dimension, Ix1};
 
 use super::flat::{FlatRead, FlatWrite};
-use super::number::sum_by;
+use super::lanes::sum_by;
 use super::reduce::extremes_of;
 use super::{Real, TILE, same_shape};
 use crate::handle::Handle;

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::number::sum_by;
+use super::lanes::sum_by;
 use super::{Number, TILE};
 
 /// Count, mean and variance of numbers that come in pieces.

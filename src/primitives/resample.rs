@@ -12,7 +12,7 @@ use bytemuck::{Pod, Zeroable};
 use ndarray::{ArrayView1, Ix1};
 
 use super::flat::FlatWrite;
-use super::number::running;
+use super::lanes::running;
 use super::weights::{Scale, Sums};
 use super::{Real, TILE};
 use crate::handle::Handle;

@@ -16,11 +16,12 @@ impl Pool<'_> {
     /// Writes `src[0] + … + src[i]` to `dst[i]`. `dst` may be `src`.
     ///
     /// Sums of integers are exact or an error. Sums of floats are computed in `f64`, in an order
-    /// that depends only on the length: the array in tiles of 4032, a tile in 8 lanes of equal
-    /// length and a rest. `dst[i]` is the sum of the tiles before, plus (the sum of the lanes
-    /// before, plus the sum of the lane up to `i`), each sum from its first term on. So sums of
-    /// non-negative numbers never decrease, which makes them searchable, and the last one equals
-    /// [`sum`](Pool::sum).
+    /// that depends only on the length: the array in tiles of 4032, and a tile in 8 lanes, where
+    /// element `i` belongs to lane `i % 8`. Each lane is summed from its first element on; the sum
+    /// of a tile is `((l0 + l4) + (l2 + l6)) + ((l1 + l5) + (l3 + l7))`; and tiles are added one
+    /// after the other. `dst[i]` has the bits of [`sum`](Pool::sum) for an array of the elements up
+    /// to `i`, so the last one is the sum of all. Sums of non-negative numbers never decrease, which
+    /// makes them searchable.
     ///
     /// ```
     /// use ndshm::{HandleTable, Pool, Segment};

@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 use ndarray::Ix1;
 
 use super::flat::{FlatRead, FlatWrite};
-use super::number::sum_by;
+use super::lanes::sum_by;
 use super::{Real, TILE, same_shape};
 use crate::handle::Handle;
 use crate::pool::{Pool, TileContext};

@@ -26,6 +26,7 @@ fn main() {
         moves::an_index_out_of_range_is_an_error_and_the_others_are_gathered,
         moves::a_gather_refuses_aliases_and_other_shapes,
         sums::prefix_sums_of_floats_equal_the_reference,
+        sums::sums_of_many_tiles_equal_the_reference,
         sums::prefix_sums_of_integers_are_exact,
         sums::a_prefix_sum_that_overflows_names_the_position_and_writes_nothing,
         sums::sums_of_integers_are_exact_or_an_error,

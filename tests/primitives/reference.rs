@@ -10,19 +10,14 @@ pub fn running_sums(x: &[f64]) -> Vec<f64> {
     let mut sums = Vec::new();
     let mut before_tile = 0.0;
     for tile in x.chunks(TILE) {
-        let lane_len = tile.len() / 8;
-        let (even, rest) = tile.split_at(8 * lane_len);
-        let lanes = even.chunks(lane_len.max(1)).chain([rest]);
-        let mut before_lane = 0.0;
-        for lane in lanes {
-            let mut sum = 0.0;
-            for x in lane {
-                sum += x;
-                sums.push(before_tile + (before_lane + sum));
-            }
-            before_lane += sum;
+        let mut l = [0.0; 8];
+        for (at, x) in tile.iter().enumerate() {
+            l[at % 8] += x;
+            let even = (l[0] + l[4]) + (l[2] + l[6]);
+            let odd = (l[1] + l[5]) + (l[3] + l[7]);
+            sums.push(before_tile + (even + odd));
         }
-        before_tile += before_lane;
+        before_tile = sums.last().copied().unwrap_or(0.0);
     }
     sums
 }

@@ -56,6 +56,10 @@ pub fn prefix_sums_of_floats_equal_the_reference() {
             assert_eq!(bits(&exclusive), bits(&shifted[..length]));
             let sum = pool.sum(array(table, &x).handle()).unwrap();
             assert_eq!(sum.to_bits(), shifted[length].to_bits());
+            for part in [length / 3, length / 2, length.saturating_sub(3)] {
+                let sum = pool.sum(array(table, &x[..part]).handle()).unwrap();
+                assert_eq!(sum.to_bits(), shifted[part].to_bits());
+            }
 
             let narrow: Vec<f32> = x.iter().map(|&x| x as f32).collect();
             let widened: Vec<f64> = narrow.iter().map(|&x| x.into()).collect();
@@ -70,6 +74,17 @@ pub fn prefix_sums_of_floats_equal_the_reference() {
             let [inclusive, _] = prefix_sums(table, pool, &positive);
             assert!(inclusive.is_sorted());
         }
+    });
+}
+
+pub fn sums_of_many_tiles_equal_the_reference() {
+    with_pools(|table, pool| {
+        // With 3 workers these are not enough tiles to be summed by more than one a claim.
+        let x = numbers(7, 130 * reference::TILE + 1);
+        let sum = pool.sum(array(table, &x).handle()).unwrap();
+        assert_eq!(sum.to_bits(), reference::sum(&x).to_bits());
+        let ones = table.owned(table.from_elem(x.len(), -1i8).unwrap());
+        assert_eq!(pool.sum(ones.handle()).unwrap(), -(x.len() as i64));
     });
 }
 

@@ -9,7 +9,7 @@ use crate::handle::Handle;
 use crate::pool::{Pool, TileContext, TileRng};
 use crate::primitives::error::PrimitiveError;
 use crate::primitives::flat::FlatWrite;
-use crate::primitives::number::{running, sum_by};
+use crate::primitives::lanes::{running, sum_by};
 use crate::primitives::weights::{Sums, starts_of};
 use crate::primitives::{Real, TILE};
 

@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use super::{Grid, descend_from};
 use crate::primitives::error::PrimitiveError;
-use crate::primitives::number::running;
+use crate::primitives::lanes::running;
 use crate::primitives::weights::{LEAST_SUM, Scale, is_divisor, starts_of, sum_of_weights};
 use crate::primitives::{Real, TILE};
 
