@@ -66,7 +66,7 @@ pub struct Steps<'a, 'p, 'r, 't, G: Group> {
 impl<'t> Pool<'t> {
     /// Returns a value that makes calls in a row on `tiles`, faster than calls of the pool.
     ///
-    /// With two workers an empty call takes about half as long. [`Steps`] describes the price.
+    /// With two workers an empty call takes a quarter of the time. [`Steps`] describes the price.
     ///
     /// ```
     /// # use ndarray::Axis;
