@@ -146,9 +146,10 @@ impl Core {
     pub(crate) fn find_any(&self, name: &str) -> Result<AnyHandle, NameError> {
         let buckets = Buckets { table: self };
         let hash = Name::hash(name.as_bytes());
+        let bucket = Name::bucket_of(hash, buckets.count());
         let known = self.name_cache().borrow().get(name, hash);
         if let Some(known) = known
-            && buckets.load(known.bucket)? == known.word
+            && buckets.load(bucket)? == known.word
             && self.tables().live(known.handle).is_ok()
         {
             return Ok(known.handle);
@@ -170,11 +171,7 @@ impl Core {
             if buckets.status(&value)? == EntryStatus::Good {
                 // This bucket's word does not validate an arrival: it depends on another bucket.
                 if value.arrival.is_none() {
-                    let found = CachedName {
-                        bucket,
-                        word,
-                        handle,
-                    };
+                    let found = CachedName { word, handle };
                     self.name_cache().borrow_mut().insert(name, hash, found);
                 }
                 return Ok(handle);
