@@ -552,7 +552,7 @@ mod tests {
             let contents = Contents { names: vec![(name, value)], departures: vec![] };
             let mut entry = contents.only_entry();
             for (at, bits, by) in changes {
-                entry[at] ^= bits >> by;
+                entry[at] ^= bits << by;
             }
             if let Some(record) = of_entry(|at| entry[at]) {
                 let expected = Contents::decode(|at| record.get(at).copied());
