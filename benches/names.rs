@@ -19,7 +19,9 @@ fn main() {
 }
 
 fn with(bench: &Bench, count: usize) {
-    let table = HandleTable::join(&Segment::anonymous().expect("a segment")).expect("a seat");
+    let segment = Segment::anonymous().expect("a segment");
+    let join = || HandleTable::join(&segment).expect("a seat");
+    let table = join();
     let names: Vec<String> = (0..count).map(|at| format!("layer/{at}/weights")).collect();
     let arrays: Vec<Handle<f64, Ix1>> = names
         .iter()
@@ -41,7 +43,10 @@ fn with(bench: &Bench, count: usize) {
         *at = (*at + 1) % 64;
         &names[*at]
     };
-    let (mut a, mut b, mut c, mut d) = (0, 0, 0, 0);
+    // The same for participants that find every name once. The factor has no divisor in common with
+    // the count.
+    let nth = |at: usize| &names[at * 77_777 % count];
+    let (mut a, mut b, mut c, mut d, mut e) = (0, 0, 0, 0, 0);
     bench.compare(vec![
         each(format!("find/64 of {count}"), || {
             black_box(table.find::<f64, Ix1>(few(&mut a)).expect("it is there"))
@@ -51,6 +56,30 @@ fn with(bench: &Bench, count: usize) {
             black_box(map.get(few(&mut b).as_str()).copied())
         }),
     ]);
+    let (mut finder, mut found) = (join(), 0);
+    bench.compare(vec![
+        each(format!("find/first time, of {count}"), || {
+            if found == count {
+                (finder, found) = (join(), 0);
+            }
+            found += 1;
+            black_box(finder.find::<f64, Ix1>(nth(found)).expect("it is there"))
+        }),
+        each(
+            format!("find/first time, of {count}/mutex and HashMap"),
+            || {
+                let map = map.lock().expect("no panic");
+                e += 1;
+                black_box(map.get(nth(e).as_str()).copied())
+            },
+        ),
+    ]);
+    if bench.wants("find/any") {
+        // The cache of names remembers some of them at the second attempt.
+        for name in names.iter().chain(&names) {
+            table.find::<f64, Ix1>(name).expect("it is there");
+        }
+    }
     bench.compare(vec![
         each(format!("find/any of {count}"), || {
             black_box(

@@ -17,7 +17,7 @@ use crate::descriptor::{ControlKind, Descriptor, WrongKind};
 use crate::element::Element;
 use crate::handle::{AnyHandle, Handle};
 use crate::names::NameError;
-use crate::names::{self, Buckets, Contents, NameInfo, Value};
+use crate::names::{self, Buckets, Contents, NameInfo, Value, sort_names};
 use crate::sync::{Atom, Ordering};
 use crate::table::core::Core;
 use crate::table::error::LeaseError;
@@ -329,7 +329,7 @@ impl<'t> Bundle<'t> {
         let mut parts: Vec<NameInfo> = names
             .map(|(name, value)| NameInfo::of(name, value))
             .collect();
-        parts.sort();
+        sort_names(&mut parts);
         Ok(parts)
     }
 

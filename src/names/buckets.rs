@@ -185,22 +185,25 @@ impl<'t> Buckets<'t> {
         prefix: &str,
         list: &mut Vec<NameInfo>,
     ) -> Result<bool, NameError> {
-        match Single::read(self.memory(), word, bucket).and_then(|single| single.decode()) {
-            Some((name, value)) => Ok(!self.list_name(&name, &value, prefix, list)),
+        let single = Single::read(self.memory(), word, bucket);
+        match single.as_ref().and_then(Single::decode) {
+            Some((name, value)) => Ok(!self.list_name(name, &value, prefix, list)),
             None => self.list_from(bucket, word, prefix, list),
         }
     }
 
     /// Adds a plain name to `list`, if it begins with `prefix`. Returns `false` if its array was
     /// freed.
-    fn list_name(self, name: &Name, value: &Value, prefix: &str, list: &mut Vec<NameInfo>) -> bool {
+    #[inline]
+    fn list_name(self, name: &str, value: &Value, prefix: &str, list: &mut Vec<NameInfo>) -> bool {
         let live = self.table.tables().live(value.handle).is_ok();
         if live && name.starts_with(prefix) {
-            list.push(NameInfo::of(name, value));
+            list.push(NameInfo::new(name.to_owned(), value));
         }
         live
     }
 
+    #[cold]
     fn list_from(
         self,
         bucket: BucketIndex,
@@ -214,7 +217,7 @@ impl<'t> Buckets<'t> {
         self.visit_from(bucket, word, |words| {
             let on_name = |name: &Name, value: Value| match value.arrival {
                 Some(_) => arrived.push((*name, value)),
-                None => untidy |= !self.list_name(name, &value, prefix, list),
+                None => untidy |= !self.list_name(name.as_str(), &value, prefix, list),
             };
             let mut departures = false;
             record::decode_with(get(words), on_name, |_| departures = true)?;

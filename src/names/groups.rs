@@ -59,19 +59,70 @@ fn is_filled(count: &Atom) -> bool {
     count.load(Ordering::Acquire) != 0
 }
 
-/// Returns the buckets that may hold names, with their words at this moment. A search of all others
-/// in vain would cost memory and time.
-pub(crate) fn used(memory: &Memory) -> impl Iterator<Item = (BucketIndex, BucketWord)> + use<'_> {
-    let groups = memory.names()[..all(memory)].chunks(SCALE.bucket_group);
-    let groups = groups.zip(memory.name_counts()).enumerate();
-    let filled = groups.filter(|(_, (_, count))| is_filled(count));
-    filled
-        .flat_map(|(group, (places, _))| {
-            let first = group * SCALE.bucket_group;
-            let words = places.iter().map(load_word).enumerate();
-            words.map(move |(at, word)| (BucketIndex::new(first + at), word))
+/// Calls `visit` with each bucket that may hold names, and its word at that moment. Stops at the first
+/// error. A search of all other buckets in vain would cost memory and time.
+pub(crate) fn for_each_used<E>(
+    memory: &Memory,
+    mut visit: impl FnMut(BucketIndex, BucketWord) -> Result<(), E>,
+) -> Result<(), E> {
+    let buckets = &memory.names()[..all(memory)];
+    let groups = buckets.chunks(SCALE.bucket_group);
+    let counted = &memory.name_counts()[..groups.len()];
+    let count = |count: &Atom| is_filled(count).then_some(());
+    let word = |place: &Atom<BucketWord>| Some(load_word(place)).filter(|word| !word.is_empty());
+    for_each_filled(counted, count, |group, ()| {
+        let first = group * SCALE.bucket_group;
+        let end = buckets.len().min(first + SCALE.bucket_group);
+        for_each_filled(&buckets[first..end], word, |at, word| {
+            visit(BucketIndex::new(first + at), word)
         })
-        .filter(|(_, word)| !word.is_empty())
+    })
+}
+
+/// Words of a cache line.
+const BLOCK: usize = 8;
+
+/// Calls `visit` with the position of each filled place, and its value. A place is filled if `load`
+/// returns a value. Stops at the first error.
+///
+/// Most blocks are empty. The places of a block are loaded together, without a branch for each. They
+/// are loaded again after each visit: the load of a later place must not come before the visit of an
+/// earlier one (see *A move* in `README.md`).
+#[inline]
+fn for_each_filled<W, T, E>(
+    places: &[Atom<W>],
+    load: impl Fn(&Atom<W>) -> Option<T>,
+    mut visit: impl FnMut(usize, T) -> Result<(), E>,
+) -> Result<(), E> {
+    let (blocks, rest) = places.as_chunks::<BLOCK>();
+    for (block, places) in blocks.iter().enumerate() {
+        if !places
+            .iter()
+            .fold(false, |any, place| any | load(place).is_some())
+        {
+            continue;
+        }
+        // The places that were not visited, a bit each.
+        let mut left = u32::MAX;
+        loop {
+            let bit = |(at, place)| u32::from(load(place).is_some()) << at;
+            let filled = places.iter().enumerate().map(bit);
+            let at = (filled.fold(0, |all, bit| all | bit) & left).trailing_zeros();
+            let Some(place) = places.get(at as usize) else {
+                break;
+            };
+            if let Some(value) = load(place) {
+                visit(block * BLOCK + at as usize, value)?;
+            }
+            left = u32::MAX << at << 1;
+        }
+    }
+    for (at, place) in rest.iter().enumerate() {
+        if let Some(value) = load(place) {
+            visit(blocks.len() * BLOCK + at, value)?;
+        }
+    }
+    Ok(())
 }
 
 /// Returns the number of buckets, or 0 if no array ever had a name.
@@ -79,5 +130,72 @@ pub(crate) fn all(memory: &Memory) -> usize {
     match memory.header()[Header::NAMES].load(Ordering::Relaxed) {
         0 => 0,
         _ => memory.names().len(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::convert::Infallible;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    fn load(place: &Atom) -> Option<u64> {
+        Some(place.load(Ordering::Relaxed)).filter(|&word| word != 0)
+    }
+
+    fn places(words: &[u64]) -> Vec<Atom> {
+        let place = |&word| {
+            let place = Atom::zero();
+            place.store(word, Ordering::Relaxed);
+            place
+        };
+        words.iter().map(place).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn filled_places_are_visited_in_order(words in vec(prop_oneof![9 => Just(0u64), 1 => 1u64..9], 0..40)) {
+            let mut seen = Vec::new();
+            let all = for_each_filled(&places(&words), load, |at, word| {
+                seen.push((at, word));
+                Ok::<_, Infallible>(())
+            });
+            let filled = words.iter().copied().enumerate().filter(|&(_, word)| word != 0);
+            prop_assert_eq!(seen, filled.collect::<Vec<_>>());
+            prop_assert_eq!(all, Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_change_during_a_visit_is_seen_in_all_later_places() {
+        let places = places(&[0, 1, 0, 1, 0, 0, 0, 0, 0, 0]);
+        let mut seen = Vec::new();
+        let all = for_each_filled(&places, load, |at, word| {
+            seen.push((at, word));
+            if at == 1 {
+                places[0].store(5, Ordering::Relaxed);
+                places[2].store(6, Ordering::Relaxed);
+                places[3].store(0, Ordering::Relaxed);
+                places[7].store(7, Ordering::Relaxed);
+                places[9].store(8, Ordering::Relaxed);
+            }
+            Ok::<_, Infallible>(())
+        });
+        assert_eq!((seen, all), (vec![(1, 1), (2, 6), (7, 7), (9, 8)], Ok(())));
+    }
+
+    #[test]
+    fn an_error_ends_the_walk() {
+        let places = places(&[1, 2, 3, 0, 0, 0, 0, 4, 5]);
+        let mut seen = Vec::new();
+        for end in [2, 4, 5] {
+            seen.clear();
+            let all = for_each_filled(&places, load, |_, word| {
+                seen.push(word);
+                if word == end { Err(word) } else { Ok(()) }
+            });
+            assert_eq!((all, seen.last()), (Err(end), Some(&end)));
+        }
     }
 }

@@ -1,10 +1,10 @@
 //! Names as seen by observers. They copy a record, and accept the copy if the record was live
 //! before and after.
 
-use super::groups::used;
+use super::groups::for_each_used;
 use super::place::{offset_of, was_freed, word_of};
 use super::record::{Contents, Name, Value};
-use super::{NameInfo, checked, not_found};
+use super::{NameInfo, checked, not_found, sort_names};
 use crate::descriptor::{ControlKind, Descriptor};
 use crate::handle::AnyHandle;
 use crate::memory::Corrupt;
@@ -29,12 +29,13 @@ impl<C: Fn(u64, &mut [u8]) -> bool> LookAtNames<'_, C> {
     /// Returns all names that begin with `prefix`, sorted.
     pub(crate) fn names(&self, prefix: &str) -> Result<Vec<NameInfo>, NameError> {
         let mut names = Vec::new();
-        for (bucket, _) in used(self.look.memory) {
+        for_each_used(self.look.memory, |bucket, _| {
             let mut good = self.good(bucket)?;
             good.retain(|(name, _)| name.starts_with(prefix));
             names.extend(good.iter().map(|(name, value)| NameInfo::of(name, value)));
-        }
-        names.sort();
+            Ok::<_, NameError>(())
+        })?;
+        sort_names(&mut names);
         Ok(names)
     }
 
@@ -58,7 +59,7 @@ impl<C: Fn(u64, &mut [u8]) -> bool> LookAtNames<'_, C> {
             .iter()
             .map(|(name, value)| NameInfo::of(name, value))
             .collect();
-        parts.sort();
+        sort_names(&mut parts);
         Ok((self.load(bucket)?.is_frozen(), parts))
     }
 

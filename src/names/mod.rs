@@ -13,8 +13,11 @@ mod reclaim;
 mod record;
 mod rename;
 mod single;
+mod sort;
 #[cfg(test)]
 mod tests;
+
+use core::convert::Infallible;
 
 pub(crate) use error::NameError;
 use ndarray::Dimension;
@@ -29,13 +32,14 @@ use crate::table::error::LeaseError;
 use crate::table::name_cache::CachedName;
 use crate::word::BucketIndex;
 use buckets::EntryStatus;
-use groups::used;
+use groups::for_each_used;
 pub(crate) use record::{Contents, Name, Value};
 
 pub(crate) use buckets::Buckets;
 pub(crate) use groups::{all, is_counted};
 pub(crate) use place::{check, is_record, offset_of, word_of};
 pub(crate) use reclaim::reclaim;
+pub(crate) use sort::sort_names;
 
 /// A name and its array.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -51,8 +55,12 @@ pub struct NameInfo {
 
 impl NameInfo {
     pub(crate) fn of(name: &Name, value: &Value) -> NameInfo {
+        NameInfo::new(name.text(), value)
+    }
+
+    fn new(name: String, value: &Value) -> NameInfo {
         NameInfo {
-            name: name.text(),
+            name,
             handle: value.handle,
             pid: value.pid,
         }
@@ -95,7 +103,7 @@ impl Core {
                     None
                 }
             };
-            Ok::<_, core::convert::Infallible>(before)
+            Ok::<_, Infallible>(before)
         };
         let Ok(before) = self.give(name, handle.into(), put)?;
         Ok(before)
@@ -138,9 +146,10 @@ impl Core {
     pub(crate) fn find_any(&self, name: &str) -> Result<AnyHandle, NameError> {
         let buckets = Buckets { table: self };
         let hash = Name::hash(name.as_bytes());
+        let bucket = Name::bucket_of(hash, buckets.count());
         let known = self.name_cache().borrow().get(name, hash);
         if let Some(known) = known
-            && buckets.load(known.bucket)? == known.word
+            && buckets.load(bucket)? == known.word
             && self.tables().live(known.handle).is_ok()
         {
             return Ok(known.handle);
@@ -162,11 +171,7 @@ impl Core {
             if buckets.status(&value)? == EntryStatus::Good {
                 // This bucket's word does not validate an arrival: it depends on another bucket.
                 if value.arrival.is_none() {
-                    let found = CachedName {
-                        bucket,
-                        word,
-                        handle,
-                    };
+                    let found = CachedName { word, handle };
                     self.name_cache().borrow_mut().insert(name, hash, found);
                 }
                 return Ok(handle);
@@ -203,14 +208,15 @@ impl Core {
         let buckets = Buckets { table: self };
         let mut names = Vec::new();
         let mut untidy = false;
-        for (bucket, word) in used(self.segment().memory()) {
+        for_each_used(self.segment().memory(), |bucket, word| {
             untidy |= buckets.list(bucket, word, prefix, &mut names)?;
-        }
+            Ok::<_, NameError>(())
+        })?;
         if untidy {
             // No reap had the memory to remove these entries of dead participants.
             self.forget_all_dead();
         }
-        names.sort();
+        sort_names(&mut names);
         Ok(names)
     }
 
@@ -299,15 +305,12 @@ impl Core {
     pub(crate) fn forget_all_dead(&self) {
         let buckets = Buckets { table: self };
         let mut left = Vec::new();
-        for (bucket, _) in used(self.segment().memory()) {
+        let Ok(()) = for_each_used(self.segment().memory(), |bucket, _| {
             // An error leaves only dead entries, as in `forget_names`.
-            left.extend(
-                buckets
-                    .unlink_all_stale(bucket, |_| true)
-                    .into_iter()
-                    .flatten(),
-            );
-        }
+            let from = buckets.unlink_all_stale(bucket, |_| true);
+            left.extend(from.into_iter().flatten());
+            Ok::<_, Infallible>(())
+        });
         // A departure is needed until its arrival is a plain name, which it is by now.
         for bucket in left {
             let _ = buckets.unlink_all_stale(bucket, |_| true);

@@ -67,8 +67,13 @@ impl Name {
         self.bytes().starts_with(prefix.as_bytes())
     }
 
+    /// Returns the text. A name is UTF-8: it was created from a text, or decoded.
+    pub(super) fn as_str(&self) -> &str {
+        str::from_utf8(self.bytes()).unwrap_or_default()
+    }
+
     pub(crate) fn text(&self) -> String {
-        String::from_utf8_lossy(self.bytes()).into_owned()
+        self.as_str().to_owned()
     }
 
     /// Returns the bucket of the name among `buckets`, a power of two.
@@ -289,6 +294,24 @@ pub(super) fn of_entry(entry: impl Fn(usize) -> u64) -> Option<[u64; 1 + NAME_CO
         *word = entry(at);
     }
     Some(record)
+}
+
+/// Decodes a record that [`of_entry`] has returned. Returns `None` if no participant writes such words.
+#[inline]
+pub(super) fn decode_only(record: &[u64; 1 + NAME_COPY]) -> Option<(&str, Value)> {
+    let [_, head, handle, ref text @ ..] = *record;
+    let length = LENGTH.get(head) as usize;
+    let value = Value {
+        handle: AnyHandle::from_bits(handle),
+        pid: PID.get(head) as u32,
+        arrival: None,
+    };
+    // The words behind the last one are zero already.
+    let last = text.get(length.div_ceil(8).checked_sub(1)?)?;
+    let behind = last.unbounded_shr(8 * ((length as u32 - 1) % 8 + 1));
+    let clean = SPARE.get(head) == 0 && behind == 0;
+    let text = bytemuck::cast_slice(text).get(..length).filter(|_| clean)?;
+    Some((str::from_utf8(text).ok()?, value))
 }
 
 /// Packs a bucket, a place and the seat of a mover into a word.
@@ -516,6 +539,29 @@ mod tests {
                 prop_assert_eq!(find(get, name), Some(Some(contents.names[first].1)));
             }
             prop_assert_eq!(find(get, &Name::new("Other").unwrap()), Some(None));
+        }
+
+        #[test]
+        fn an_entry_decodes_as_its_record(
+            name in "[a-z/é]{1,25}|[é]{11}[a-z]{2}",
+            (bits, pid) in any::<(u64, u32)>(),
+            changes in vec((0..NAME_COPY, any::<u64>(), 0u32..64), 0..3),
+        ) {
+            let value = Value { handle: AnyHandle::from_bits(bits), pid, arrival: None };
+            let name = Name::new(&name).unwrap();
+            let contents = Contents { names: vec![(name, value)], departures: vec![] };
+            let mut entry = contents.only_entry();
+            for (at, bits, by) in changes {
+                entry[at] ^= bits << by;
+            }
+            if let Some(record) = of_entry(|at| entry[at]) {
+                let expected = Contents::decode(|at| record.get(at).copied());
+                let decoded = decode_only(&record);
+                prop_assert_eq!(decoded.is_some(), expected.is_some());
+                if let (Some((name, value)), Some(contents)) = (decoded, expected) {
+                    prop_assert_eq!((contents.names[0].0.as_str(), contents.names[0].1), (name, value));
+                }
+            }
         }
 
         #[test]

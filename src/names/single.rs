@@ -38,13 +38,8 @@ impl Single {
     }
 
     /// Returns the name and its value. Returns `None` if the words are damaged.
-    pub(super) fn decode(&self) -> Option<(Name, Value)> {
-        let mut only = None;
-        record::decode_with(
-            self.get(),
-            |name, value| only = Some((*name, value)),
-            |_| (),
-        )?;
-        only
+    #[inline]
+    pub(super) fn decode(&self) -> Option<(&str, Value)> {
+        record::decode_only(&self.0)
     }
 }
