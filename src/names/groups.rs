@@ -79,8 +79,8 @@ pub(crate) fn for_each_used<E>(
     })
 }
 
-/// Words of a cache line.
-const BLOCK: usize = 8;
+/// Words of a cache line; fewer in a model, whose tables are shorter.
+const BLOCK: usize = if cfg!(loom) { 2 } else { 8 };
 
 /// Calls `visit` with the position of each filled place, and its value. A place is filled if `load`
 /// returns a value. Stops at the first error.
