@@ -152,7 +152,7 @@ impl<'a> Server<'a> {
                 };
                 let code = core::ptr::with_exposed_provenance::<()>(address as usize);
                 // SAFETY: the parent wrote the place of an `Entry` there, before it opened the first
-                // job of a kept round. It is measured as the place of a kernel is; see `run`.
+                // job of a kept round. It is measured as the place of a kernel is; see `work`.
                 let enter = unsafe { core::mem::transmute::<*const (), Entry>(code) };
                 enter(&place, &jobs)
             }
