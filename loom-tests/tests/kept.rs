@@ -10,8 +10,8 @@ use loom_tests::{beside, beside_death, check, check_deaths, is_busy, join, segme
 use ndarray::{ArrayViewMut1, Axis, Ix1};
 use ndshm::error::{LeaseError, PoolError, RoundError};
 use ndshm::{
-    HandleTable, Partition, PartitionHandle, Pool, Round, RoundMember, Segment, TileContext, Write,
-    model,
+    Handle, HandleTable, Partition, PartitionHandle, Pool, Round, RoundMember, Segment,
+    TileContext, Write, model,
 };
 
 type Group = Write<u64, Ix1>;
@@ -21,6 +21,12 @@ const PATIENCE: Duration = Duration::MAX;
 /// Creates a segment with room for a vector and the words of its partition.
 fn room_for_tiles() -> Segment {
     segment(576, 2, 4)
+}
+
+/// Creates a vector of zeros, divided into tiles of one element.
+fn divided(table: &HandleTable, length: usize) -> (Handle<u64, Ix1>, Partition<'_, Group>) {
+    let x = table.from_elem(length, 0u64).unwrap();
+    (x, table.partition(x.write(), Axis(0), 1).unwrap())
 }
 
 /// Adds one to the element of each tile that can be claimed.
@@ -90,8 +96,7 @@ fn open_two(tiles: &Partition<'_, Group>) -> Result<(), RoundError> {
 fn each_tile_of_kept_rounds_is_claimed_once() {
     check(1, || {
         let [first, second] = tables(&room_for_tiles());
-        let x = first.from_elem(2, 0u64).unwrap();
-        let tiles = first.partition(x.write(), Axis(0), 1).unwrap();
+        let (x, tiles) = divided(&first, 2);
         let name = tiles.handle();
         let theirs = move |table: &HandleTable| follow(table, name, 2);
         let (mine, (), second) = beside(second, theirs, || open_two(&tiles));
@@ -100,13 +105,40 @@ fn each_tile_of_kept_rounds_is_claimed_once() {
     });
 }
 
+/// I5: a participant that enters while the opener goes on is in the one round or in the other.
+#[test]
+fn a_participant_enters_while_the_opener_goes_on() {
+    check(2, || {
+        let [first, second] = tables(&room_for_tiles());
+        let (x, tiles) = divided(&first, 1);
+        let name: PartitionHandle<Group> = tiles.handle();
+        let round = tiles.begin().unwrap();
+        let theirs = move |table: &HandleTable| {
+            let tiles = table.open_partition(name).unwrap();
+            let mut part = tiles.enter().unwrap().expect("a round runs all the time");
+            work(&mut part);
+        };
+        let mine = || {
+            let mut part = tiles.enter().unwrap().unwrap();
+            work(&mut part);
+            let round = go_on(round).unwrap();
+            assert!(part.follow());
+            (round, part)
+        };
+        let ((round, mut part), (), second) = beside(second, theirs, mine);
+        work(&mut part);
+        drop(part);
+        round.finish(PATIENCE).unwrap();
+        assert_eq!(second.read(x).unwrap()[0], 2);
+    });
+}
+
 /// I6: the opener goes on only after everything that was done in its round, also by another participant.
 #[test]
 fn an_opener_goes_on_after_all_tiles() {
     check(1, || {
         let [first, second] = tables(&room_for_tiles());
-        let x = first.from_elem(2, 0u64).unwrap();
-        let tiles = first.partition(x.write(), Axis(0), 1).unwrap();
+        let (x, tiles) = divided(&first, 2);
         let name = tiles.handle();
         let cell = Arc::new(UnsafeCell::new(0));
         let theirs = {
@@ -151,8 +183,7 @@ fn an_opener_goes_on_after_all_tiles() {
 fn a_participant_that_stays_keeps_the_next_round_out() {
     check(1, || {
         let [first, second] = tables(&room_for_tiles());
-        let x = first.from_elem(1, 0u64).unwrap();
-        let tiles = first.partition(x.write(), Axis(0), 1).unwrap();
+        let (x, tiles) = divided(&first, 1);
         let name = tiles.handle();
         let theirs = move |table: &HandleTable| follow(table, name, 2);
         let mine = || {
@@ -202,8 +233,7 @@ fn finish_beside(mut round: Round<'_, '_, Group>) {
 fn writes_of_a_round_come_before_the_next_one() {
     check(2, || {
         let [first, second] = tables(&room_for_tiles());
-        let x = first.from_elem(1, 0u64).unwrap();
-        let tiles = first.partition(x.write(), Axis(0), 1).unwrap();
+        let (x, tiles) = divided(&first, 1);
         let name: PartitionHandle<Group> = tiles.handle();
         let cell = Arc::new(UnsafeCell::new(0));
         let theirs = {
@@ -239,8 +269,7 @@ fn writes_of_a_round_come_before_the_next_one() {
 fn death_of_an_opener_that_goes_on() {
     check_deaths(0, |steps| {
         let [survivor, mortal] = tables(&room_for_tiles());
-        let x = survivor.from_elem(2, 0u64).unwrap();
-        let tiles = survivor.partition(x.write(), Axis(0), 1).unwrap();
+        let (x, tiles) = divided(&survivor, 2);
         let name: PartitionHandle<Group> = tiles.handle();
         let theirs = move |table: &HandleTable| {
             let tiles = table.open_partition(name).unwrap();
@@ -290,8 +319,7 @@ fn follow_until_over(table: &HandleTable, tiles: &Partition<'_, Group>) {
 fn death_of_a_participant_that_follows() {
     check_deaths(0, |steps| {
         let [survivor, mortal] = tables(&room_for_tiles());
-        let x = survivor.from_elem(2, 0u64).unwrap();
-        let tiles = survivor.partition(x.write(), Axis(0), 1).unwrap();
+        let (x, tiles) = divided(&survivor, 2);
         let name = tiles.handle();
         let theirs = move |table: &HandleTable| follow(table, name, 2);
         let mine = || {
@@ -400,8 +428,7 @@ fn steps_within_a_run() {
 fn death_of_a_worker_that_stays() {
     check_deaths(0, |steps| {
         let table = join(&room_for_a_pool(1));
-        let x = table.from_elem(1, 0u64).unwrap();
-        let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
+        let (x, tiles) = divided(&table, 1);
         let mut pool = model::mortal_pool(&table, 1, steps).unwrap();
         let mut steps = pool.steps(&tiles);
         let outcome = (0..2).try_for_each(|_| steps.for_each(&1, add));
@@ -432,8 +459,7 @@ fn death_of_a_worker_that_stays() {
 fn death_in_steps_within_a_run() {
     check_deaths(0, |steps| {
         let table = join(&room_for_a_pool(2));
-        let x = table.from_elem(2, 0u64).unwrap();
-        let tiles = table.partition(x.write(), Axis(0), 1).unwrap();
+        let (x, tiles) = divided(&table, 2);
         let mut pool = model::mortal_pool(&table, 2, steps).unwrap();
         let outcome = pool.run(&tiles.handle(), |worker, &tiles| {
             let tiles = worker.table().open_partition(tiles)?;

@@ -6,8 +6,10 @@
 use crate::handle::AnyHandle;
 use crate::word::BucketWord;
 
-/// The number of places of a new cache, and the largest number, which takes 16 MiB.
+/// The number of places of a new cache.
 const PLACES: usize = 1024;
+
+/// The largest number of places. They take 16 MiB.
 const MOST: usize = 1 << 18;
 
 /// The longest text that fits into its place.

@@ -57,7 +57,7 @@ pub fn calls_in_a_row_are_those_of_the_pool() {
 }
 
 /// Passes parameters that do not fit into the mailbox, and takes results, more often than there is room
-/// for: each call gives its memory back although the workers stay.
+/// for. Each call gives its memory back although the workers stay.
 pub fn long_parameters_are_given_back() {
     for kind in KINDS {
         Child::fork(|| {
@@ -94,7 +94,8 @@ pub fn units_stay_too() {
     });
 }
 
-/// Without a call no array is leased. With one, dropping the steps waits until all workers have left.
+/// Checks that nothing is leased before the first call, and nothing after the steps are dropped: the drop waits
+/// until all workers have left.
 pub fn steps_end_when_they_are_dropped() {
     with_each_pool(&KINDS, 3, |kind, table, x, tiles, pool| {
         drop(pool.steps(tiles));
@@ -113,8 +114,7 @@ pub fn steps_end_when_they_are_dropped() {
     });
 }
 
-/// A call that panics fails as one of the pool. Its torn tile is repaired while the steps live, and the
-/// next call is whole.
+/// Repairs the torn tile of a call that has failed, while the steps live. The next call is whole.
 pub fn a_panic_ends_the_round_and_not_the_steps() {
     with_each_pool(&KINDS, 2, |kind, table, x, tiles, pool| {
         let mut steps = pool.steps(tiles);
@@ -164,7 +164,7 @@ pub fn a_death_ends_the_round_and_not_the_steps() {
     });
 }
 
-/// A worker that is killed between two calls holds no tile: the calls go on, and it is replaced.
+/// Kills a worker between two calls, where it holds no tile. The calls go on, and it is replaced.
 pub fn a_death_between_calls_tears_none() {
     with_each_pool(&PROCESSES, 2, |kind, table, x, tiles, pool| {
         let victim = pool.pids()[0].unwrap();
@@ -187,7 +187,7 @@ pub fn a_death_between_calls_tears_none() {
     });
 }
 
-/// Under `RunAgain` a worker dies in each of several calls in a row. Each tile is run once in each.
+/// Kills a worker in each of several calls under `RunAgain`. Each call is whole.
 pub fn tiles_of_the_dead_run_again_in_steps() {
     with_each_pool(&PROCESSES, 2, |kind, table, x, tiles, pool| {
         pool.set_on_failure(OnFailure::RunAgain);
@@ -213,7 +213,8 @@ pub fn tiles_of_the_dead_run_again_in_steps() {
     });
 }
 
-/// A kernel does not end in time. The others leave, and the arrays are closed as long as it runs.
+/// Checks a kernel that does not end in time: the other workers leave, and the arrays are closed as long
+/// as it runs.
 pub fn a_deadline_ends_the_round() {
     with_each_pool(&KINDS, 2, |kind, table, x, tiles, pool| {
         let flag = Flag::new();
@@ -240,7 +241,7 @@ pub fn a_deadline_ends_the_round() {
     });
 }
 
-/// An array that is freed between two calls is not written any more.
+/// Checks that an array which is freed between two calls is not written any more.
 pub fn a_freed_array_ends_the_steps() {
     with_each_pool(&KINDS, 2, |kind, table, x, tiles, pool| {
         let mut steps = pool.steps(tiles);
@@ -261,7 +262,7 @@ pub fn a_freed_array_ends_the_steps() {
     });
 }
 
-/// A serial pool stays in no round, but keeps it.
+/// Checks a serial pool, whose worker stays in no round.
 pub fn a_serial_pool_runs_steps() {
     let table = table();
     let x = table.zeros::<u32, _>(10).unwrap();

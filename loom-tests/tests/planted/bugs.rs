@@ -906,6 +906,19 @@ pub const BUGS: &[Bug] = &[
         model: ("kept", "a_participant_that_stays_keeps_the_next_round_out"),
     },
     Bug {
+        name: "a participant that enters takes a step to the next round for the end",
+        file: "src/partition/round_member.rs",
+        at: "if let Some(part) = «self.enter_round(me, (lease, control), now, first)?» {",
+        instead: "{
+            let part = self.enter_round(me, (lease, control), now, first)?;
+            if part.is_none() {
+                return Ok(None);
+            }
+            part
+        }",
+        model: ("kept", "a_participant_enters_while_the_opener_goes_on"),
+    },
+    Bug {
         name: "an opener goes on while a tile is held",
         file: "src/partition/round.rs",
         at: "if !progress.is_over() {\n                «return Err(self)»;\n            }\n            is_whole",
