@@ -138,7 +138,7 @@ fn a_participant_enters_while_the_opener_goes_on() {
 fn an_opener_goes_on_after_all_tiles() {
     check(1, || {
         let [first, second] = tables(&room_for_tiles());
-        let (x, tiles) = divided(&first, 2);
+        let (_, tiles) = divided(&first, 2);
         let name = tiles.handle();
         let cell = Arc::new(UnsafeCell::new(0));
         let theirs = {
@@ -233,7 +233,7 @@ fn finish_beside(mut round: Round<'_, '_, Group>) {
 fn writes_of_a_round_come_before_the_next_one() {
     check(2, || {
         let [first, second] = tables(&room_for_tiles());
-        let (x, tiles) = divided(&first, 1);
+        let (_, tiles) = divided(&first, 1);
         let name: PartitionHandle<Group> = tiles.handle();
         let cell = Arc::new(UnsafeCell::new(0));
         let theirs = {
