@@ -356,6 +356,11 @@ impl Descriptor {
         Kept::get(words[PART_OF].load(Ordering::Relaxed), generation)
     }
 
+    /// Reads the type of the array. The caller has the duties of [`Descriptor::load`].
+    pub(crate) fn array_type(words: &[Atom]) -> ArrayType {
+        ArrayType(head(words))
+    }
+
     /// Reads the descriptor of a slot; returns `None` if the words are not a descriptor.
     ///
     /// The caller reads the slot word before and after. If both reads see LIVE in the same
@@ -524,6 +529,24 @@ impl Descriptor {
                 _ => CONTROL_WORDS.to_owned(),
             },
         }
+    }
+}
+
+/// The element type and the number of axes of an array. They never change.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ArrayType(u64);
+
+impl ArrayType {
+    /// The type of no array.
+    pub(crate) const NONE: ArrayType = ArrayType(0);
+
+    /// Returns `true` for an array of `T` and `D`. `same_schema` is that of [`Descriptor::load_typed`].
+    #[inline]
+    pub(crate) fn is<T: Element, D: Dimension>(
+        self,
+        same_schema: impl FnOnce(u16, &'static str) -> bool,
+    ) -> bool {
+        is_of::<T, D>(self.0, same_schema)
     }
 }
 

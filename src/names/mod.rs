@@ -114,6 +114,14 @@ impl Core {
         &self,
         name: &str,
     ) -> Result<Handle<T, D>, NameError> {
+        let known = self.known_name(name, Name::hash(name.as_bytes()))?;
+        let is_record = |index, text: &'static str| self.is_record::<T>(index, text);
+        if let Some(known) = known
+            && known.kind.is::<T, D>(is_record)
+        {
+            self.enter()?;
+            return Ok(Handle::from_bits(known.handle.to_bits()));
+        }
         self.find_with(name, |handle| {
             self.downcast(handle).map_err(NameError::from)
         })
@@ -144,17 +152,23 @@ impl Core {
 
     /// Returns the handle of that name, of any type: an array, a queue or a partition.
     pub(crate) fn find_any(&self, name: &str) -> Result<AnyHandle, NameError> {
-        let buckets = Buckets { table: self };
         let hash = Name::hash(name.as_bytes());
-        let bucket = Name::bucket_of(hash, buckets.count());
-        let known = self.name_cache().borrow().get(name, hash);
-        if let Some(known) = known
-            && buckets.load(bucket)? == known.word
-            && self.tables().live(known.handle).is_ok()
-        {
-            return Ok(known.handle);
+        match self.known_name(name, hash)? {
+            Some(known) => Ok(known.handle),
+            None => self.search_name(name, hash),
         }
-        self.search_name(name, hash)
+    }
+
+    /// Returns what this participant remembers of a name with this hash, if the name still stands for it.
+    #[inline]
+    fn known_name(&self, name: &str, hash: u64) -> Result<Option<CachedName>, NameError> {
+        let Some(known) = self.name_cache().borrow().get(name, hash) else {
+            return Ok(None);
+        };
+        let buckets = Buckets { table: self };
+        let bucket = Name::bucket_of(hash, buckets.count());
+        let holds = buckets.load(bucket)? == known.word && self.tables().live(known.handle).is_ok();
+        Ok(holds.then_some(known))
     }
 
     #[cold]
@@ -170,8 +184,10 @@ impl Core {
             let handle = value.handle;
             if buckets.status(&value)? == EntryStatus::Good {
                 // This bucket's word does not validate an arrival: it depends on another bucket.
-                if value.arrival.is_none() {
-                    let found = CachedName { word, handle };
+                if value.arrival.is_none()
+                    && let Some(kind) = self.tables().array_type(handle)
+                {
+                    let found = CachedName { word, handle, kind };
                     self.name_cache().borrow_mut().insert(name, hash, found);
                 }
                 return Ok(handle);

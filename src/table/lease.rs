@@ -145,7 +145,7 @@ impl Core {
     }
 
     /// Returns `true` if the layout at `index` is that of record `T`, with this `text`.
-    fn is_record<T: Element>(&self, index: u16, text: &str) -> bool {
+    pub(crate) fn is_record<T: Element>(&self, index: u16, text: &str) -> bool {
         let record = core::any::TypeId::of::<T>();
         if self.schemas.borrow().get(&record) == Some(&index) {
             return true;

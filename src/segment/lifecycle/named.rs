@@ -1,14 +1,13 @@
-//! Segments with a POSIX name. The `shared_memory` crate creates and finds the file. The segment is
-//! then bound through its own open file description, with a membership that decides which process
-//! removes the name: see `mapped/membership.rs`.
+//! Segments with a POSIX name. The `shared_memory` crate creates the file. A segment is bound through an
+//! open file description of its own, with a membership that decides which process removes the name: see
+//! `mapped/membership.rs`.
 
 use std::os::fd::AsFd;
 
 use rustix::io::Errno;
-use shared_memory::{ShmemConf, ShmemError};
 
 use super::initialize::{self, Opened};
-use super::new_name::{self, errno};
+use super::new_name;
 use crate::segment::error::SegmentError;
 use crate::segment::mapped::backing::Parts;
 use crate::segment::mapped::membership::{self, remove_if_unused};
@@ -117,13 +116,6 @@ fn remove_uninitialized(name: &str) -> Result<bool, SegmentError> {
 
 /// Attempts to join the segment of this name through its own open file description.
 fn join(name: &str, options: &SegmentOptions) -> Result<Entry, SegmentError> {
-    // `shared_memory` decides only whether the name exists. Its other errors are ignored, because
-    // the checks below report them more clearly. Its mapping and description end here.
-    if let Err(ShmemError::MapOpenFailed(code)) = ShmemConf::new().os_id(format!("/{name}")).open()
-        && errno(code) == Errno::NOENT
-    {
-        return Err(SegmentError::NotFound { name: name.into() });
-    }
     let fd = match open_file(name) {
         Ok(fd) => fd,
         Err(Errno::NOENT) => return Err(SegmentError::NotFound { name: name.into() }),

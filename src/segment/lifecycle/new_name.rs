@@ -124,7 +124,7 @@ fn initialize_first_page(
 }
 
 /// Returns the error with a code of the `shared_memory` crate.
-pub(super) fn errno(code: u32) -> Errno {
+fn errno(code: u32) -> Errno {
     Errno::from_raw_os_error(code as i32)
 }
 
