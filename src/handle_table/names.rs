@@ -70,7 +70,7 @@ impl HandleTable {
     ///
     /// A table remembers the names that it has found, which makes the next lookup of each faster. This takes
     /// private memory: up to 16 MiB for some 260,000 names, and up to 4 MiB and the texts for names of more
-    /// than 35 bytes.
+    /// than 27 bytes.
     ///
     /// # Errors
     /// - [`NameError::NotFound`] if no array has the name; [`NameError::Length`].

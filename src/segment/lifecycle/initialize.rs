@@ -39,8 +39,10 @@ pub(crate) fn open_file(
     options: &SegmentOptions,
 ) -> Result<Opened, SegmentError> {
     let failed = |call| move |errno| os_error(call, what, errno);
-    let size = rustix::fs::fstat(&fd).map_err(failed("fstat"))?.st_size as u64;
+    // The header before the size: a creator sets the size first. In the other order a finished segment
+    // could show the size that it had before.
     let header = header_word(fd.as_fd(), Header::ALIVE).map_err(failed("pread"))?;
+    let size = rustix::fs::fstat(&fd).map_err(failed("fstat"))?.st_size as u64;
     let geometry = match header {
         0 => match options.geometry_of_size(size)? {
             Some(geometry) => geometry,
@@ -88,7 +90,7 @@ pub(crate) fn initialize(
     // Relaxed: the mark publishes no memory. Nobody takes pages back from the tables, so a mark that is
     // seen late only costs the time to ask for pages that are there.
     let mark = &memory.header()[Header::BACKED];
-    let inode = FileId::of_fd(own.fd()).map(FileId::inode);
+    let inode = own.file().map(FileId::inode);
     if Some(mark.load(Ordering::Relaxed)) != inode {
         if !is_backed {
             commit_fixed_tables(&own, &mapping, memory.layout())?;
@@ -129,6 +131,11 @@ fn draw_id(memory: &Memory) -> SegmentId {
 /// Returns the random number in a word of the header. The first caller draws it.
 fn draw(memory: &Memory, word: usize) -> u64 {
     let word = &memory.header()[word];
+    // Relaxed: a number that is drawn never changes, and publishes nothing.
+    let drawn = word.load(Ordering::Relaxed);
+    if drawn != 0 {
+        return drawn;
+    }
     let fresh = fork::random_nonzero();
     match word.compare_exchange(0, fresh, Ordering::AcqRel, Ordering::Acquire) {
         Ok(_) => fresh,

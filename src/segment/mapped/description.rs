@@ -70,6 +70,11 @@ impl Description {
         self.fd.fd.as_fd()
     }
 
+    /// Returns the identity of the segment's file, if it could be read.
+    pub(crate) fn file(&self) -> Option<FileId> {
+        self.fd.file
+    }
+
     /// Returns the descriptor if it still belongs to the segment's file. Locking or filling a
     /// foreign file would be worse than an error.
     pub(crate) fn checked_fd(&self) -> Result<BorrowedFd<'_>, SegmentError> {
