@@ -356,11 +356,6 @@ impl Descriptor {
         Kept::get(words[PART_OF].load(Ordering::Relaxed), generation)
     }
 
-    /// Reads the type of the array. The caller has the duties of [`Descriptor::load`].
-    pub(crate) fn array_type(words: &[Atom]) -> ArrayType {
-        ArrayType(head(words))
-    }
-
     /// Reads the descriptor of a slot; returns `None` if the words are not a descriptor.
     ///
     /// The caller reads the slot word before and after. If both reads see LIVE in the same
@@ -539,6 +534,11 @@ pub(crate) struct ArrayType(u64);
 impl ArrayType {
     /// The type of no array.
     pub(crate) const NONE: ArrayType = ArrayType(0);
+
+    /// Reads the type of the array whose descriptor is in these words at this moment.
+    pub(crate) fn load(words: &[Atom]) -> ArrayType {
+        ArrayType(head(words))
+    }
 
     /// Returns `true` for an array of `T` and `D`. `same_schema` is that of [`Descriptor::load_typed`].
     #[inline]

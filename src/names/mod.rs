@@ -22,7 +22,7 @@ use core::convert::Infallible;
 pub(crate) use error::NameError;
 use ndarray::Dimension;
 
-use crate::descriptor::Descriptor;
+use crate::descriptor::{ArrayType, Descriptor};
 use crate::element::Element;
 use crate::handle::{AnyHandle, Handle};
 use crate::layout::Header;
@@ -185,8 +185,11 @@ impl Core {
             if buckets.status(&value)? == EntryStatus::Good {
                 // This bucket's word does not validate an arrival: it depends on another bucket.
                 if value.arrival.is_none()
-                    && let Some(kind) = self.tables().array_type(handle)
+                    && let Some((slot, _)) = self.slot(handle)
                 {
+                    // The array was live just now. If the slot has another one by now, the handle is
+                    // never live again, and what is remembered here is never used.
+                    let kind = ArrayType::load(self.segment().memory().descriptor(slot.index));
                     let found = CachedName { word, handle, kind };
                     self.name_cache().borrow_mut().insert(name, hash, found);
                 }

@@ -5,7 +5,7 @@ use core::ptr::NonNull;
 use ndarray::{Dimension, RawArrayViewMut, Shape};
 
 use super::slot::Slot;
-use crate::descriptor::{ArrayType, Descriptor, WrongKind};
+use crate::descriptor::{Descriptor, WrongKind};
 use crate::element::{DType, Element};
 use crate::handle::AnyHandle;
 use crate::memory::{Access, Corrupt, Memory};
@@ -53,14 +53,6 @@ impl<'m> TableView<'m> {
             Some((slot, generation)) if slot.word().is_live(generation) => Ok((slot, generation)),
             _ => Err(LeaseError::Stale { handle }),
         }
-    }
-
-    /// Returns the type of an array that is live at this moment.
-    pub(crate) fn array_type(self, handle: AnyHandle) -> Option<ArrayType> {
-        let (slot, generation) = self.live(handle).ok()?;
-        let found = Descriptor::array_type(self.memory.descriptor(slot.index));
-        // Read the word again, as in `attach`: the descriptor then belongs to this generation.
-        slot.word().is_live(generation).then_some(found)
     }
 
     /// Returns the slot and the generation of an array that is live at this moment. Refuses control
