@@ -52,7 +52,8 @@ const _: () = assert!(size_of::<Place>() == 64);
 
 impl Place {
     const EMPTY: Place = Place {
-        hash: 0,
+        // Not the hash of the empty text, which is no name.
+        hash: 1,
         found: CachedName {
             word: BucketWord::EMPTY,
             handle: AnyHandle::from_bits(0),
@@ -283,6 +284,8 @@ mod tests {
         ] {
             assert_eq!(get(&cache, name, hash), bits);
         }
+        // The empty text is in no place that has no name.
+        assert_eq!(get(&cache, "", 0), None);
         // Both places have this hash. The search looks at one of them.
         assert_eq!(get(&cache, &long, hash), Some(2));
     }
