@@ -29,7 +29,7 @@ fn death_of_a_reaper() {
         let other = thread::spawn(move || {
             model::mortal(&mortal, 2, steps, || {
                 reaper.reap().unwrap();
-                // Return the table: this model does not cover leaving.
+                // Returned, so that it leaves afterwards: it dies in the reap, not while it leaves.
                 reaper
             })
             .is_none()
