@@ -132,11 +132,12 @@ pub(crate) fn by_descriptor(
 /// Maps a file; `None` if the segment is not initialized yet.
 fn map(fd: OwnedFd, what: &str) -> Result<Option<Observed>, SegmentError> {
     let failed = |call| move |errno| os_error(call, what, errno);
-    let size = rustix::fs::fstat(&fd).map_err(failed("fstat"))?.st_size as u64;
     let header = header_word(fd.as_fd(), Header::ALIVE).map_err(failed("pread"))?;
     if header == 0 {
         return Ok(None);
     }
+    // After the header: a creator sets the size first.
+    let size = rustix::fs::fstat(&fd).map_err(failed("fstat"))?.st_size as u64;
     let geometry = geometry_in(header, size, what)?;
     let layout = Layout::new(geometry);
     let first = (layout.spans / 8) as usize;

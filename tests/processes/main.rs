@@ -1,10 +1,16 @@
 //! Interaction of processes: forks, deaths, names, passed descriptors.
 
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod creation;
 mod deaths;
 mod forks;
 mod segments;
 #[path = "../support/mod.rs"]
 mod support;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[allow(dead_code, reason = "its other half is for single instructions")]
+#[path = "../steps/tracer.rs"]
+mod tracer;
 mod waiting;
 
 use segments::helper;
@@ -45,6 +51,8 @@ fn main() {
         segments::a_persistent_name_stays,
         segments::a_name_of_killed_processes_is_joined_and_reaped,
         segments::no_process_joins_an_unlinked_segment,
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+        creation::an_opener_that_stands_still_beside_a_creator_is_not_refused,
     ];
 }
 

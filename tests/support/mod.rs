@@ -24,8 +24,8 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 /// Runs these functions as tests; see [`run`]. The name of a test is the path of its function.
 #[allow(unused_macros, reason = "some targets list names of their own")]
 macro_rules! run_tests {
-    ($($test:path),+ $(,)?) => {
-        $crate::support::run(&[$((stringify!($test), $test as fn())),+])
+    ($($(#[$condition:meta])? $test:path),+ $(,)?) => {
+        $crate::support::run(&[$($(#[$condition])? (stringify!($test), $test as fn())),+])
     };
 }
 #[allow(unused_imports, reason = "some targets list names of their own")]
