@@ -1,8 +1,8 @@
 //! The descriptor of a live array: element type, order and shape, in the sixteen words of its slot.
 //!
 //! Word 0: dtype code 16 | schema index 16 | axes 8 | order 8. Words 1 to 8: the lengths of the
-//! axes; only the array's own axes are written. Words 9 and 10: the pid of the poisoner 32 | what
-//! it was writing 8 | the slot of the partition with its torn tiles, plus one 24, and the time. Word 11: the bytes that were committed for the array. Word 12:
+//! axes; only the array's own axes are written. Words 9 and 10: the pid of the poisoner 32 | the
+//! kind of its writing 8 | the slot of the partition with its torn tiles, plus one 24, and the time. Word 11: the bytes that were committed for the array. Word 12:
 //! the bucket of the name that the array was given last. A record of names stores its bucket in
 //! word 2 and a copy of its only name in words 3 to 7, a bundle stores its record's word in word 3.
 //! Word 13: the bundle that an array is a part of.
@@ -65,8 +65,8 @@ const _: () = assert!(PART_OF < Layout::DESCRIPTOR_WORDS);
 pub(crate) const NAME_COPY: usize = 5;
 const _: () = assert!(NAME + NAME_COPY <= POISON_PID);
 
-/// A handle was used as something other than what it names: another element type, another number of
-/// axes, a queue as an array.
+/// A handle does not fit its use: the array has another element type or another number of axes, or it is a
+/// queue and no array.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{handle} names {found}, not {expected}: {remedy}")]
 #[non_exhaustive]
@@ -528,7 +528,7 @@ impl Descriptor {
 }
 
 /// The element type and the number of axes of an array. They never change.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub(crate) struct ArrayType(u64);
 
 impl ArrayType {

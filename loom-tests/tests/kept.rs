@@ -216,7 +216,7 @@ fn a_participant_that_stays_keeps_the_next_round_out() {
     });
 }
 
-/// Ends a round as soon as all tiles are done. Does not wait for those who stay.
+/// Ends a round as soon as all tiles are done. Does not wait for participants that stay.
 fn finish_beside(mut round: Round<'_, '_, Group>) {
     loop {
         match round.try_finish() {

@@ -119,6 +119,7 @@ impl Core {
         if let Some(known) = known
             && known.kind.is::<T, D>(is_record)
         {
+            // As in `downcast`: a forked child is bound here, or refused.
             self.enter()?;
             return Ok(Handle::from_bits(known.handle.to_bits()));
         }
@@ -129,8 +130,8 @@ impl Core {
 
     /// Opens the array or structure of that name.
     ///
-    /// If `open` fails, the name is looked up again: what had it may have been freed since, and
-    /// another may have it now.
+    /// If `open` fails, the name is looked up again: its array may have been freed since, and another
+    /// may have the name now.
     pub(crate) fn find_with<R, E: From<NameError>>(
         &self,
         name: &str,
@@ -159,7 +160,7 @@ impl Core {
         }
     }
 
-    /// Returns what this participant remembers of a name with this hash, if the name still stands for it.
+    /// Returns this participant's entry of a name with this hash, if the name still stands for it.
     #[inline]
     fn known_name(&self, name: &str, hash: u64) -> Result<Option<CachedName>, NameError> {
         let Some(known) = self.name_cache().borrow().get(name, hash) else {
@@ -188,7 +189,7 @@ impl Core {
                     && let Some((slot, _)) = self.slot(handle)
                 {
                     // The array was live just now. If the slot has another one by now, the handle is
-                    // never live again, and what is remembered here is never used.
+                    // never live again, and the entry is never used.
                     let kind = ArrayType::load(self.segment().memory().descriptor(slot.index));
                     let found = CachedName { word, handle, kind };
                     self.name_cache().borrow_mut().insert(name, hash, found);

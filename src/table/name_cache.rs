@@ -41,7 +41,8 @@ struct Place {
     /// The hash of the name. Spares most lookups of other names a look at its text.
     hash: u64,
     found: CachedName,
-    /// Half of the hash of the name that was last found and not remembered.
+    /// In the first place of a pair: half of the hash of the name that was last found, had this pair as
+    /// its first one, and was not remembered.
     passed: u32,
     /// The length of the name, or 0 if the place has none.
     length: u8,
@@ -77,8 +78,16 @@ pub(crate) struct CachedName {
 impl NameCache {
     #[inline]
     pub(crate) fn get(&self, name: &str, hash: u64) -> Option<CachedName> {
-        let at = self.position(name, hash)?;
-        Some(self.pairs[at / 2].0[at % 2].found)
+        Some(self.place(self.position(name, hash)?).found)
+    }
+
+    /// Returns the place with this number.
+    fn place(&self, at: usize) -> &Place {
+        &self.pairs[at / 2].0[at % 2]
+    }
+
+    fn place_mut(&mut self, at: usize) -> &mut Place {
+        &mut self.pairs[at / 2].0[at % 2]
     }
 
     /// Returns the number of the place that has the name.
@@ -109,18 +118,18 @@ impl NameCache {
     /// Returns the number of a place for a name with this hash that has no name yet.
     fn free_place(&self, hash: u64) -> Option<usize> {
         let places = pairs_of(hash, self.pairs.len()).map(|pair| [pair * 2, pair * 2 + 1]);
-        let is_free = |at: &usize| self.pairs[at / 2].0[at % 2].length == 0;
+        let is_free = |&at: &usize| self.place(at).length == 0;
         places.into_iter().flatten().find(is_free)
     }
 
-    /// Remembers what was found. Another name gives way only if this one is found twice in a row:
+    /// Remembers a name that was found. Another name gives way only if this one is found twice in a row:
     /// lookups of many names would else write, and allocate and free long texts.
     pub(crate) fn insert(&mut self, name: &str, hash: u64, found: CachedName) {
         if self.used >= self.pairs.len() {
             self.grow();
         }
         if let Some(at) = self.position(name, hash) {
-            self.pairs[at / 2].0[at % 2].found = found;
+            self.place_mut(at).found = found;
             return;
         }
         let at = match self.free_place(hash) {
@@ -130,14 +139,14 @@ impl NameCache {
             }
             None => {
                 let [first, _] = pairs_of(hash, self.pairs.len());
-                let passed = &mut self.pairs[first].0[0].passed;
-                if core::mem::replace(passed, hash as u32) != hash as u32 {
+                let (home, half) = (first * 2, hash as u32);
+                if core::mem::replace(&mut self.place_mut(home).passed, half) != half {
                     return;
                 }
-                first * 2
+                home
             }
         };
-        let place = &mut self.pairs[at / 2].0[at % 2];
+        let place = self.place_mut(at);
         place.hash = hash;
         place.found = found;
         // A name that was found has 1 to 255 bytes.
@@ -174,7 +183,7 @@ impl NameCache {
                 if usize::from(place.length) > SHORT {
                     self.long[at] = core::mem::take(&mut texts[before]);
                 }
-                self.pairs[at / 2].0[at % 2] = place;
+                *self.place_mut(at) = place;
                 self.used += 1;
             }
         }

@@ -9,7 +9,7 @@ use ndshm::{Observer, Segment};
 use rustix::fs::{MemfdFlags, SealFlags};
 
 use crate::support::Name;
-use crate::{STRANGER, file, may_be_others, options};
+use crate::{STRANGER, may_be_others, options};
 
 /// Returns the error of each way to open a segment by a descriptor.
 fn refusals(fd: &OwnedFd) -> [Option<SegmentError>; 3] {
@@ -77,8 +77,8 @@ pub fn a_passed_file_of_another_user_is_refused() {
     }
     let name = Name::new("passed");
     let _segment = options().create(&name.0).unwrap();
-    chown(file(&name), Some(STRANGER), None).unwrap();
-    let fd = || OwnedFd::from(fs::File::open(file(&name)).unwrap());
+    chown(name.path(), Some(STRANGER), None).unwrap();
+    let fd = || OwnedFd::from(fs::File::open(name.path()).unwrap());
     for refused in [
         Segment::from_fd(fd()).err(),
         Observer::from_fd(fd()).err(),

@@ -9,7 +9,7 @@ use ndshm::error::{JoinError, LeaseError, PoolError};
 use ndshm::{HandleTable, Observer, Pool};
 
 use crate::support::{Child, DEADLINE, Flag, Name, Pipe};
-use crate::{become_stranger, file, may_be_others, options};
+use crate::{become_stranger, may_be_others, options};
 
 /// Asks for a read lock on the byte of a seat. A read-only descriptor suffices.
 fn lock_seat(reader: &fs::File, seat: i64, command: libc::c_int) {
@@ -26,7 +26,7 @@ fn lock_seat(reader: &fs::File, seat: i64, command: libc::c_int) {
 /// Locks the bytes of these seats, except for those of living participants. The descriptor holds
 /// the locks.
 fn lock_seats(name: &Name, seats: std::ops::Range<i64>) -> fs::File {
-    let reader = fs::File::open(file(name)).unwrap();
+    let reader = fs::File::open(name.path()).unwrap();
     for seat in seats {
         lock_seat(&reader, seat, libc::F_OFD_SETLK);
     }
@@ -35,7 +35,7 @@ fn lock_seats(name: &Name, seats: std::ops::Range<i64>) -> fs::File {
 
 /// Waits for a lock on the byte of a seat, and holds it until this process is killed.
 fn wait_for_lock(name: &Name, seat: i64) {
-    let reader = fs::File::open(file(name)).unwrap();
+    let reader = fs::File::open(name.path()).unwrap();
     lock_seat(&reader, seat, libc::F_OFD_SETLKW);
     std::thread::sleep(4 * DEADLINE);
 }

@@ -10,10 +10,9 @@ mod support;
 
 use std::fs;
 use std::os::unix::fs::chown;
-use std::path::{Path, PathBuf};
 
 use ndshm::{Segment, SegmentOptions};
-use support::{Child, DEADLINE, Name};
+use support::{Child, DEADLINE};
 
 /// A user without any rights of its own.
 const STRANGER: u32 = 54_321;
@@ -51,10 +50,6 @@ fn options() -> SegmentOptions {
         .capacity(1 << 20)
         .seats(4)
         .open_timeout(timeout)
-}
-
-fn file(name: &Name) -> PathBuf {
-    Path::new("/dev/shm").join(&name.0)
 }
 
 /// Changes this process's user for good. Returns `false` if the process may not.

@@ -9,7 +9,7 @@ use ndshm::error::{BundleError, LeaseError, SegmentError};
 use ndshm::{BundleHandle, Handle, HandleTable, Observer};
 
 use crate::support::{Child, DEADLINE, Name};
-use crate::{become_stranger, file, may_be_others, options, support};
+use crate::{become_stranger, may_be_others, options, support};
 
 pub fn an_observer_sees_seats_arrays_and_leases() {
     let name = Name::new("observed");
@@ -191,7 +191,7 @@ pub fn an_observer_needs_no_right_to_write() {
         assert!(observer.seats().unwrap()[0].alive);
     });
     stranger.join();
-    fs::set_permissions(file(&name), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::set_permissions(name.path(), fs::Permissions::from_mode(0o600)).unwrap();
     let stranger = Child::fork(|| {
         assert!(become_stranger());
         let error = options().owner(0).observe(&name.0).unwrap_err();
@@ -222,14 +222,14 @@ pub fn observing_no_segment_is_an_error() {
         Observer::open(&name.0),
         Err(SegmentError::NotFound { .. })
     ));
-    fs::write(file(&name), "").unwrap();
-    fs::set_permissions(file(&name), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(name.path(), "").unwrap();
+    fs::set_permissions(name.path(), fs::Permissions::from_mode(0o600)).unwrap();
     let error = options().observe(&name.0).unwrap_err();
     assert!(
         matches!(error, SegmentError::NotInitialized { size: 0, .. }),
         "{error}"
     );
-    fs::write(file(&name), [7; 64]).unwrap();
+    fs::write(name.path(), [7; 64]).unwrap();
     let error = options().observe(&name.0).unwrap_err();
     assert!(
         matches!(error, SegmentError::NotOurs { size: 64, .. }),

@@ -8,11 +8,11 @@ use ndshm::error::SegmentError;
 use ndshm::{Handle, HandleTable};
 
 use crate::support::{Child, Name};
-use crate::{STRANGER, become_stranger, file, may_be_others, options};
+use crate::{STRANGER, become_stranger, may_be_others, options};
 
 /// Returns the permission bits of the segment's file.
 fn bits(name: &Name) -> u32 {
-    fs::metadata(file(name)).unwrap().mode() & 0o777
+    fs::metadata(name.path()).unwrap().mode() & 0o777
 }
 
 fn set_mask(mask: u32) {
@@ -64,7 +64,7 @@ pub fn a_segment_of_another_user_is_refused() {
     }
     let name = Name::new("owned");
     let _segment = options().create(&name.0).unwrap();
-    chown(file(&name), Some(STRANGER), None).unwrap();
+    chown(name.path(), Some(STRANGER), None).unwrap();
     let refused = [
         options().open(&name.0).err(),
         options().open_or_create(&name.0).err(),
@@ -91,7 +91,7 @@ pub fn a_link_is_not_followed() {
     let target = std::env::temp_dir().join(format!("ndshm-target-{}", std::process::id()));
     fs::write(&target, "what must stay").unwrap();
     let name = Name::new("link");
-    symlink(&target, file(&name)).unwrap();
+    symlink(&target, name.path()).unwrap();
     assert!(matches!(
         options().create(&name.0),
         Err(SegmentError::Exists { .. })

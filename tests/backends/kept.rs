@@ -94,8 +94,8 @@ pub fn units_stay_too() {
     });
 }
 
-/// Checks that nothing is leased before the first call, and nothing after the steps are dropped: the drop waits
-/// until all workers have left.
+/// Checks that nothing is leased before the first call, and nothing after the steps are dropped: the drop
+/// waits until all workers have left.
 pub fn steps_end_when_they_are_dropped() {
     with_each_pool(&KINDS, 3, |kind, table, x, tiles, pool| {
         drop(pool.steps(tiles));

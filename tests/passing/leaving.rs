@@ -6,7 +6,6 @@
 )]
 
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -297,7 +296,7 @@ pub fn a_lease_of_a_copied_segment_is_another_one() {
     let (name, copied) = (Name::new("original"), Name::new("copied"));
     let first = options().persistent(true).create(&name.0).unwrap();
     let (x, _) = detached(&first, 1, 3);
-    let [from, to] = [&name, &copied].map(|name| Path::new("/dev/shm").join(&name.0));
+    let [from, to] = [&name, &copied].map(Name::path);
     std::fs::copy(from, to).unwrap();
     let second = options().open(&copied.0).unwrap();
     let [first, second] = [first, second].map(|segment| HandleTable::join(&segment).unwrap());

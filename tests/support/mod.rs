@@ -21,7 +21,8 @@ pub use signals::set_signals;
 /// time, because the machine may be busy.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Runs these functions as tests; see [`run`]. The name of a test is the path of its function.
+/// Runs these functions as tests; see [`run`]. The name of a test is the path of its function. An entry
+/// may have a condition (`#[cfg(..)]`).
 #[allow(unused_macros, reason = "some targets list names of their own")]
 macro_rules! run_tests {
     ($($(#[$condition:meta])? $test:path),+ $(,)?) => {
@@ -280,13 +281,18 @@ impl Name {
         Name(format!("ndshm-test-{}-{what}", std::process::id()))
     }
 
+    /// Returns the path of its file.
+    pub fn path(&self) -> std::path::PathBuf {
+        std::path::Path::new("/dev/shm").join(&self.0)
+    }
+
     pub fn exists(&self) -> bool {
-        std::path::Path::new("/dev/shm").join(&self.0).exists()
+        self.path().exists()
     }
 }
 
 impl Drop for Name {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(std::path::Path::new("/dev/shm").join(&self.0));
+        let _ = std::fs::remove_file(self.path());
     }
 }
