@@ -17,6 +17,9 @@ const PATIENCE: usize = 8;
 const WALK: usize = 5_000;
 /// Seconds that one kill and its check may take.
 const DEADLINE: u32 = 60;
+/// Seconds that a recording may take. It steps through up to 600,000 instructions, at up to 0.12 ms
+/// each.
+const RECORDING: u32 = 300;
 
 struct Options {
     deaths: Option<usize>,
@@ -124,7 +127,7 @@ fn row(&(name, operation): &Operation, options: &Options) -> Counts {
     // The first run performs the work that a process does only once.
     perform(&mut run, operation).expect("the undisturbed operation fails");
     run.record();
-    perform(&mut run, operation).expect("the undisturbed operation fails");
+    perform_within(RECORDING, &mut run, operation).expect("the undisturbed operation fails");
     let trace = run.trace.as_ref().expect("it was recorded");
     let (instructions, calls) = (trace.addresses.len(), trace.syscalls.clone());
     let mut counts = Counts {
@@ -178,11 +181,15 @@ fn row(&(name, operation): &Operation, options: &Options) -> Counts {
     counts
 }
 
-/// Performs the operation once, within a deadline: a signal ends a run that hangs, and with it the
-/// test.
 fn perform(run: &mut Run, operation: fn(&mut Run)) -> Result<(), String> {
+    perform_within(DEADLINE, run, operation)
+}
+
+/// Performs the operation once, within a deadline in seconds: a signal ends a run that hangs, and with it
+/// the test.
+fn perform_within(deadline: u32, run: &mut Run, operation: fn(&mut Run)) -> Result<(), String> {
     // SAFETY: `alarm` has no precondition.
-    unsafe { libc::alarm(DEADLINE) };
+    unsafe { libc::alarm(deadline) };
     let outcome = catch_unwind(AssertUnwindSafe(|| operation(run)));
     // SAFETY: as above.
     unsafe { libc::alarm(0) };
