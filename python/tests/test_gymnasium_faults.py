@@ -182,23 +182,18 @@ def test_others_are_received_after_a_death(careful: VectorEnv) -> None:
             died = error.env_ids == [3, 4, 5]
         except NoAsyncCallError:
             break
-    assert died and {0, 1, 2} <= set(seen) <= {0, 1, 2, 3}
+    # A worker takes the steps of its environments in any order.
+    assert died and {0, 1, 2} <= set(seen) <= {0, 1, 2, 3, 5}
     careful.restart()
     assert careful.step(acts())[1].tolist() == [2.0, 2.0, 2.0, 1.0, 1.0, 1.0]
 
 
-def ran(envs: VectorEnv, ids: list[int]) -> None:
-    """Wait until environments have done what they were told."""
-    deadline = time.monotonic() + 20
-    while envs._exchange._words[ids, 0].any():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 def test_what_a_dead_worker_has_answered_is_not_received(careful: VectorEnv, tmp_path: Path) -> None:
     careful.set_attr("gate", str(tmp_path / "open"))
-    careful.send(acts((4, 7)))
-    ran(careful, [0, 1, 2, 3])
+    careful.send(acts(count=4), range(4))
+    assert careful._crew.wait_any(4, 20) == [0, 1, 2, 3]
+    # Only now: a worker takes the steps of its environments in any order.
+    careful.send(np.array([7]), [4])
     *_, infos = careful.recv(1)
     assert infos["env_ids"].tolist() == [0] and 3 in careful._crew._ready
     (tmp_path / "open").touch()

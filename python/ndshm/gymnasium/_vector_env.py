@@ -165,7 +165,8 @@ class VectorEnv(Life):
     def send(self, actions: Any, env_ids: ArrayLike | None = None) -> None:
         """Begin to take a step in some environments, by default in all, and do not wait.
 
-        `actions` are a batch with one for each of `env_ids`.
+        `actions` are a batch with one for each of `env_ids`. A worker takes the steps of its
+        environments one after another, in any order.
         """
         self._check_open()
         if self._waiting not in (None, "recv"):
