@@ -8,8 +8,8 @@ use crate::descriptor::ArrayType;
 use crate::handle::AnyHandle;
 use crate::word::BucketWord;
 
-/// The number of pairs of places of a new cache.
-const PAIRS: usize = 512;
+/// The number of pairs of places of a new cache: 2 KiB, for the many programs that look for a few names.
+const PAIRS: usize = 16;
 
 /// The largest number of pairs. They take 16 MiB.
 const MOST: usize = 1 << 17;
@@ -233,7 +233,7 @@ mod tests {
         let mut cache = NameCache::default();
         let name = |at: usize| format!("{at:0length$}", length = 1 + at % 255);
         let hash = |at: usize| (at as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let count = PAIRS * 8;
+        let count = 4096;
         for at in 0..count {
             // If both pairs are full, the second attempt remembers it.
             cache.insert(&name(at), hash(at), found(at));
