@@ -8,7 +8,7 @@ use crate::run::{Death, Run};
 use crate::tracer::may_trace;
 
 /// Default number of kills of each operation.
-const SPREAD: usize = 120;
+const SPREAD: usize = 90;
 /// Attempts to kill at the intended point when the victim leaves the recorded path.
 const TRIES: usize = 3;
 /// After so many failures in a row, one attempt is enough.
