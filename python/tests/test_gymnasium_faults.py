@@ -193,7 +193,7 @@ def test_what_a_dead_worker_has_answered_is_not_received(careful: VectorEnv, tmp
     careful.set_attr("gate", str(tmp_path / "open"))
     careful.send(acts(count=4), range(4))
     assert careful._crew.wait_any(4, 20) == [0, 1, 2, 3]
-    # Only now: a worker takes the steps of its environments in any order.
+    # Sent only now, because a worker takes the steps of its environments in any order.
     careful.send(np.array([7]), [4])
     *_, infos = careful.recv(1)
     assert infos["env_ids"].tolist() == [0] and 3 in careful._crew._ready

@@ -8,7 +8,7 @@ use crate::descriptor::ArrayType;
 use crate::handle::AnyHandle;
 use crate::word::BucketWord;
 
-/// The number of pairs of places of a new cache: 2 KiB, for the many programs that look for a few names.
+/// The number of pairs of a new cache. They take 2 KiB, because most programs look for a few names.
 const PAIRS: usize = 16;
 
 /// The largest number of pairs. They take 16 MiB.
@@ -241,7 +241,7 @@ mod tests {
             assert_eq!(get(&cache, &name(at), hash(at)), Some(at as u64));
         }
         assert!(cache.pairs.len() >= count, "grown to {}", cache.pairs.len());
-        // What gave way while the cache was smaller finds a place now.
+        // Names that gave way while the cache was smaller find a place now.
         for at in 0..count {
             cache.insert(&name(at), hash(at), found(at));
         }
@@ -272,7 +272,7 @@ mod tests {
         assert_eq!(remembered(&cache), [true, true, true, true, false]);
         cache.insert("e", hash(4), found(5));
         assert_eq!(remembered(&cache), [false, true, true, true, true]);
-        // What is remembered already takes no other place.
+        // A name that is remembered already takes no other place.
         cache.insert("c", hash(2), found(6));
         assert_eq!((get(&cache, "c", hash(2)), cache.used), (Some(6), 4));
         // The pairs of this hash overlap with those of the others.

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 /// The variable by which a rank knows its case.
 const CASE: &str = "NDSHM_MPI_TEST_CASE";
 
-/// No run takes longer, or it counts as hanging. Most take seconds. The waiting ranks of MPICH spin, so
-/// four of them beside other busy programs on two processors may need minutes.
+/// No run takes longer, or it counts as hanging. Most take seconds. The waiting ranks of MPICH spin: four
+/// of them on two processors, beside programs of a higher priority, needed more than a minute.
 const DEADLINE: Duration = Duration::from_secs(300);
 
 /// The outcome of a job.
